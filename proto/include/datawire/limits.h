@@ -1,0 +1,90 @@
+#pragma once
+
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+
+/// Every bound of the system with its reason. Numbers that users may set are defaults here.
+namespace datawire::limits {
+
+using std::chrono::milliseconds;
+using std::chrono::minutes;
+using std::chrono::seconds;
+
+// Names (DESIGN: address grammar).
+inline constexpr size_t kAddressBytes = 512;
+inline constexpr size_t kAddressSegments = 32;
+inline constexpr size_t kSegmentBytes = 128;
+inline constexpr size_t kDomainBytes = 253;  // RFC 1035
+inline constexpr size_t kLabelBytes = 63;    // RFC 1035
+inline constexpr size_t kUrlBytes = 512;
+inline constexpr uint32_t kWeightMost = 1000;
+inline constexpr uint32_t kWeightDefault = 100;
+inline constexpr uint32_t kPriorityMost = 65535;  // an SRV priority is 16 bits
+inline constexpr size_t kLabels = 16;             // of an endpoint; keeps a value under 4 KiB
+inline constexpr size_t kLabelKeyBytes = 63;
+inline constexpr size_t kLabelValueBytes = 128;
+inline constexpr size_t kLocalityBytes = 63;
+
+// Answers.
+inline constexpr size_t kAnswerEndpoints = 256;
+inline constexpr size_t kAnswerBytes = 48 * 1024;
+inline constexpr size_t kPushBytes = 64 * 1024;  // one Subscribe message: never delays a heartbeat
+inline constexpr size_t kResolveBatch = 1000;
+inline constexpr size_t kListPage = 1000;
+inline constexpr size_t kListSnapshots = 32;
+inline constexpr seconds kListSnapshotLife{60};
+
+// Sessions.
+inline constexpr seconds kSessionTtlDefault{15};
+inline constexpr seconds kSessionTtlLeast{3};
+inline constexpr seconds kSessionTtlMost{3600};
+inline constexpr seconds kSessionGrace{60};  // after the directory was away: max(TTL, this)
+inline constexpr size_t kSessionRegistrations = 1000;  // its end is one revision
+inline constexpr size_t kCallRegistrations = 50;       // all or nothing
+inline constexpr seconds kBrakeWindow{60};
+inline constexpr size_t kBrakeLeast = 10;      // budget = max(this, kBrakePercent of live sessions)
+inline constexpr size_t kBrakePercent = 15;
+inline constexpr minutes kBrakeMost{15};
+inline constexpr minutes kLastEndpointLife{5};
+inline constexpr minutes kTombstoneLife{10};
+
+// Requests.
+inline constexpr size_t kUnaryBytes = 64 * 1024;
+inline constexpr size_t kBulkBytes = 1024 * 1024;
+inline constexpr seconds kBehindWait{2};   // min_revision waits so long, then BEHIND
+inline constexpr seconds kMarkEvery{1};
+inline constexpr seconds kStaleAge{5};
+inline constexpr size_t kSubscriptions = 100'000;  // of one Subscribe stream
+inline constexpr size_t kWatchQueueBytes = 1024 * 1024;  // held back by one watcher, then RESYNC
+inline constexpr minutes kHistoryAge{10};
+inline constexpr uint64_t kHistoryBytes = 256ull << 20;
+
+// Engine (CLUSTER.md).
+inline constexpr size_t kKeyBytes = 1536;
+inline constexpr size_t kValueBytes = 16 * 1024;
+inline constexpr size_t kGroupOps = 512;      // ops in one group commit
+inline constexpr size_t kProposeQueue = 65536;  // then kOverloaded
+
+// AMQP connections.
+inline constexpr seconds kHandshake{5};
+inline constexpr milliseconds kConnect{1000};       // vanished peers are passed by in <= 3 s (P29)
+inline constexpr milliseconds kIdleTimeout{2000};   // both directions
+inline constexpr uint32_t kFrameBytes = 32 * 1024;
+inline constexpr uint32_t kChannels = 16;
+inline constexpr uint32_t kLinks = 64;
+inline constexpr size_t kMessageBytes = 1024 * 1024;  // one message, both directions
+inline constexpr uint32_t kServiceCredit = 100;       // default credit a service gives a link
+inline constexpr size_t kSenderLinks = 8;
+inline constexpr size_t kSenderBuffer = 1024;         // messages accepted, not yet settled
+inline constexpr seconds kSendDeadline{30};
+
+// Resolver (PROMISES: cache).
+inline constexpr seconds kPositiveTtl{30};
+inline constexpr seconds kNegativeTtl{5};
+inline constexpr size_t kCacheEntries = 100'000;
+inline constexpr size_t kCacheBytes = 64ull << 20;
+inline constexpr seconds kResolveDeadline{2};
+inline constexpr seconds kStreamSilence{10};
+
+}  // namespace datawire::limits
