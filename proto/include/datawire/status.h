@@ -34,6 +34,10 @@ enum class Code {
 /// The code's name as users see it: `INVALID`, `NOT_FOUND`, ...
 std::string_view CodeName(Code code);
 
+/// A value as messages show it: in backquotes, control and non-ASCII bytes as \xNN, more than 64
+/// bytes shortened to the first 40 and last 16 with `...` between. One line whatever is in it.
+std::string Shown(std::string_view value);
+
 /// OK, or a code with one line that shows the value and the rule. Value type; thread-compatible.
 class [[nodiscard]] Status {
  public:

@@ -1,0 +1,102 @@
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "datawire/clock.h"
+#include "datawire/result.h"
+#include "datawire/revision.h"
+
+namespace rocksdb {
+class WriteBatchWithIndex;
+}
+
+namespace datawire::directory {
+
+/// One stored key: value and the revision numbers of its creation and last change. Value.
+struct Record {
+  std::string key, value;
+  uint64_t created = 0, modified = 0;
+};
+
+/// A condition on the state before the whole batch. Value.
+struct Guard {
+  enum Is { kAbsent, kExists, kModEquals, kCreateEquals } is = kAbsent;
+  std::string key;
+  uint64_t revision = 0;
+};
+
+/// Put or erase of one key. Value.
+struct Change {
+  bool erase = false;
+  std::string key, value;
+};
+
+/// All or nothing. A key appears at most once in `changes`. Up to 7 guards and 7 changes share a
+/// group commit; a larger op gets a transaction of its own. Value.
+struct Op {
+  std::vector<Guard> guards;
+  std::vector<Change> changes;
+  std::string read_on_failure;  ///< key whose record is returned when a guard fails; may be empty
+  bool frees_space = false;     ///< goes through when there is no space
+};
+
+/// What became of an op. Value.
+struct Outcome {
+  /// OK; kConflict: a guard failed and nothing was written; kOverloaded: the queue is full;
+  /// kUnavailable: not written; kOutcomeUnknown: only after the deadline.
+  Status status;
+  Revision at;                      ///< OK: the commit's revision. Else: a revision at which the guard failed
+  std::vector<Record> read;         ///< guard failed: the record of read_on_failure, if it exists
+};
+
+/// One revision, applied atomically. Value.
+struct Batch {
+  Revision at;
+  std::vector<Record> puts;
+  std::vector<std::string> erased;
+};
+
+/// The view, as an engine sees it: all calls from the engine's one apply thread, in revision order.
+class Applier {
+ public:
+  virtual ~Applier() = default;
+  /// Adds the records and all that derives from them (rows, index, history, sweep queue) to `out`.
+  /// No clock, thread or network; reads only the store and what is already staged.
+  virtual Status Stage(const Batch& batch, rocksdb::WriteBatchWithIndex& out) = 0;
+  /// After the write: rows are replaced in the cache, Applied() moves, watchers are told.
+  virtual void Publish(Revision at) = 0;
+  /// The write of what was staged failed: forget it.
+  virtual void Discard(Revision at) = 0;
+  virtual Revision Applied() const = 0;
+};
+
+/// The ordered log of changes. Thread-safe. `done` runs once, on the engine's thread, after the
+/// applier published the revision; it must not block.
+class Log {
+ public:
+  using Done = std::function<void(const Outcome&)>;
+
+  struct Freshness {
+    BootTime fresh_as_of{};  ///< when this node last knew itself to be current
+    bool healthy = false;    ///< commits work and are quick
+    std::string reason;      ///< when not healthy
+  };
+
+  virtual ~Log() = default;
+  /// Group-committed, in the order proposed by one thread. Proposing the same op again is safe when
+  /// its guards say so.
+  virtual void Propose(Op op, BootTime deadline, Done done) = 0;
+  /// A linearizable revision; wait for Applied() >= it, then read locally.
+  virtual void ReadBarrier(BootTime deadline, std::function<void(Result<Revision>)> done) = 0;
+  virtual Freshness Fresh() const = 0;
+  /// `embedded`, `etcd`.
+  virtual std::string name() const = 0;
+  /// Finishes what is queued within the deadline, refuses the rest. Idempotent.
+  virtual void Stop() = 0;
+};
+
+}  // namespace datawire::directory

@@ -1,0 +1,150 @@
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "datawire/address.h"
+#include "datawire/answer.h"
+#include "engine/log.h"
+#include "view/keys.h"
+
+namespace rocksdb {
+class DB;
+}
+
+namespace datawire::directory {
+
+/// A materialised row, already encoded as a datawire.directory.v1.Row. Immutable, shared.
+struct Row {
+  std::string bytes;
+  AnswerStatus status = AnswerStatus::kNotFound;
+  uint64_t hash = 0;
+};
+
+/// What one address resolves to. `row` is never null: NOT_FOUND has a row of its own.
+struct Match {
+  std::optional<Address> matched;
+  std::shared_ptr<const Row> row;
+  uint64_t hash = 0;  ///< of the row and `matched`: what Subscribe compares
+};
+
+/// What a Publish changed. Shared by all watchers.
+struct Published {
+  struct Change {
+    Address address;
+    bool subtree;  ///< what addresses below it may match has changed
+  };
+  Revision at;
+  std::vector<Change> addresses;  ///< rows that changed, appeared or went
+  std::string events;                ///< encoded datawire.record.v1.History; empty: none
+};
+
+/// Key and revision of something a sweep is due for.
+struct Due {
+  std::string key;         ///< of the record
+  uint64_t modified = 0;   ///< guard the erase or change on it
+  uint64_t since = 0;      ///< revision at which it became due
+};
+
+struct ViewOptions {
+  size_t row_cache_bytes = 64ull << 20;
+  size_t block_cache_bytes = 64ull << 20;
+  uint64_t history_bytes = 256ull << 20;
+  bool sync = true;  ///< false only for benchmarks of the view itself
+};
+
+/// The local readable replica: RocksDB plus a sharded, bounded cache of encoded rows. Reads are
+/// thread-safe and never touch the engine; Applier calls come from the engine's thread.
+/// Keys and values: FORMAT.md.
+class View final : public Applier {
+ public:
+  /// A listener runs on the apply thread after readers can see the revision; must not block.
+  using Listener = std::function<void(std::shared_ptr<const Published>)>;
+
+  /// How a directory is opened. kInit creates a new one and refuses an initialised one (kConflict);
+  /// kExisting refuses a missing one (kNotFound, says to use --init), one in use by another process
+  /// (kUnavailable), one not writable (kDenied), one of a newer format (kUnsupported). Each message
+  /// names the path and what to do.
+  struct Authority {
+    std::string cluster_id;
+    uint64_t epoch = 1;
+  };
+  static Result<std::unique_ptr<View>> Create(const std::string& path, const Authority& authority,
+                                              ViewOptions options = {});
+  static Result<std::unique_ptr<View>> Open(const std::string& path, ViewOptions options = {});
+  ~View() override;
+
+  // Applier.
+  Status Stage(const Batch& batch, rocksdb::WriteBatchWithIndex& out) override;
+  void Publish(Revision at) override;
+  void Discard(Revision at) override;
+  Revision Applied() const override;
+
+  const Authority& authority() const;
+  /// Before any Publish; not thread-safe.
+  void SetListener(Listener listener);
+
+  /// All addresses at one published revision: returns it (an answer may be newer than it says,
+  /// never older), fills `out` in the order asked. kUnavailable when the store fails to read.
+  Result<Revision> Resolve(std::span<const Address> addresses, std::vector<Match>* out) const;
+
+  /// One record, or every record of a key range [from, to), newest state. For the write path,
+  /// recovery and Explain.
+  Result<std::optional<Record>> Get(const std::string& key) const;
+  Status Scan(const std::string& from, const std::string& to,
+              const std::function<bool(const Record&)>& each) const;
+  /// Keys `d/...` of the registrations of one session.
+  Result<std::vector<std::string>> RegistrationsOf(const std::string& session_id) const;
+
+  /// A readable past: List pages and Watch snapshots. Holds disc space while it lives.
+  class Snapshot {
+   public:
+    virtual ~Snapshot() = default;
+    virtual Revision at() const = 0;
+    /// Rows of `prefix` and below (all, if none), address order with an ancestor before what is below
+    /// it, beginning after `after` (a Key() of an address; empty: from the start), at most `most`.
+    struct Item {
+      Address address;
+      std::shared_ptr<const Row> row;
+      bool subtree;
+    };
+    virtual Result<std::vector<Item>> Rows(const std::optional<Address>& prefix,
+                                           const std::string& after, size_t most) const = 0;
+    /// Live registrations of `prefix` and below as encoded datawire.directory.v1.Event (KIND_PUT),
+    /// beginning after registration key `after`; `next` is where to go on, empty at the end.
+    virtual Status Registrations(const std::optional<Address>& prefix, const std::string& after,
+                                 size_t most, std::vector<std::string>* events,
+                                 std::string* next) const = 0;
+  };
+  std::unique_ptr<Snapshot> Hold() const;
+
+  /// Encoded record.v1.History of each revision after `after` that has events, oldest first, at most
+  /// `most_bytes` (at least one). kAborted when history no longer reaches back to `after`.
+  Result<std::vector<std::pair<Revision, std::string>>> History(Revision after,
+                                                                size_t most_bytes) const;
+
+  // Sweeping: queues kept while staging, both cut at `up_to` (a revision number), oldest first.
+  std::vector<Due> DueTombstones(uint64_t up_to, size_t most) const;     ///< erase these records
+  std::vector<Due> DueLastEndpoints(uint64_t up_to, size_t most) const;  ///< end these registrations
+  /// Drops history at and before revision `up_to`; the byte bound is kept by Publish itself.
+  void TrimHistory(uint64_t up_to);
+
+  struct Counts {
+    uint64_t registrations = 0, addresses = 0, sessions = 0;
+    uint64_t row_cache_hits = 0, row_cache_misses = 0, row_cache_bytes = 0;
+  };
+  Counts counts() const;
+
+  rocksdb::DB& db();
+
+ private:
+  struct Impl;
+  explicit View(std::unique_ptr<Impl> impl);
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace datawire::directory
