@@ -14,7 +14,7 @@ constexpr std::string_view kSlashes = "//";
 
 Status Refuse(std::string_view rule, std::string_view text) {
   std::string message = "address ";
-  message.append(rule).append(": ").append(Shown(text));
+  message.append(rule).append(": ").append(ShownName(text));
   return Status(Code::kInvalid, std::move(message));
 }
 
@@ -40,9 +40,9 @@ Status CheckDomain(std::string_view domain, std::string_view text) {
   if (domain.find(':') != std::string_view::npos) {
     return Status(Code::kInvalid,
                   "a logical address has no port; `amqp://host:5672/x` is a physical endpoint: " +
-                      Shown(text));
+                      ShownName(text));
   }
-  DW_RETURN_IF_ERROR(CheckLabels(domain, "address", Shown(text)));
+  DW_RETURN_IF_ERROR(CheckLabels(domain, "address", ShownName(text)));
   if (IsDigits(LastLabel(domain))) {
     const bool dotted_quad = std::count(domain.begin(), domain.end(), '.') == 3 &&
                              domain.find_first_not_of("0123456789.") == std::string_view::npos;

@@ -18,7 +18,7 @@ constexpr uint16_t kAmqpsPort = 5671;
 
 Status Refuse(std::string_view what, std::string_view rule, std::string_view text) {
   std::string message(what);
-  message.append(" ").append(rule).append(": ").append(Shown(text));
+  message.append(" ").append(rule).append(": ").append(ShownName(text));
   return Status(Code::kInvalid, std::move(message));
 }
 
@@ -83,7 +83,7 @@ Result<std::string> ParseHost(const Authority& parts, std::string_view what,
     return std::string(::inet_ntop(AF_INET6, &address, canonical, sizeof canonical));
   }
   std::string host = LowerAscii(parts.host);
-  DW_RETURN_IF_ERROR(CheckLabels(host, std::string(what) + " host", Shown(text)));
+  DW_RETURN_IF_ERROR(CheckLabels(host, std::string(what) + " host", ShownName(text)));
   in_addr address{};
   if (IsDigits(LastLabel(host)) && ::inet_pton(AF_INET, host.c_str(), &address) != 1) {
     return Refuse(what, "host ends in digits and is not an IPv4 address of four numbers 0-255",

@@ -89,9 +89,19 @@ Status CheckBytes(std::string_view text, std::string_view refused, std::string_v
     } else {
       continue;
     }
-    return Status(Code::kInvalid, Invalid(what, rule, Shown(text)));
+    return Status(Code::kInvalid, Invalid(what, rule, ShownName(text)));
   }
   return Status::Ok();
+}
+
+std::string ShownName(std::string_view text) {
+  const size_t slashes = text.find("//");
+  const size_t begin = slashes == std::string_view::npos ? 0 : slashes + 2;
+  const std::string_view authority = text.substr(begin, text.find('/', begin) - begin);
+  const size_t at = authority.rfind('@');
+  if (at == std::string_view::npos) return Shown(text);
+  std::string redacted(text.substr(0, begin));
+  return Shown(redacted.append("...").append(text.substr(begin + at)));
 }
 
 bool IsDigits(std::string_view text) {

@@ -17,6 +17,9 @@ Status CheckLabels(std::string_view name, std::string_view what, std::string_vie
 /// The first control, blank or non-ASCII byte of `text`, and each byte of `refused`, is an error.
 Status CheckBytes(std::string_view text, std::string_view refused, std::string_view what);
 
+/// Shown(), but what stands before an '@' in the authority, a password perhaps, as `...`.
+std::string ShownName(std::string_view text);
+
 bool IsDigits(std::string_view text);  ///< at least one, and nothing else
 std::string_view LastLabel(std::string_view name);
 std::string LowerAscii(std::string_view text);
