@@ -33,11 +33,11 @@ struct TetherOptions {
   std::string program;  ///< empty: the process's name
 };
 
-/// The client's end of the tether: one session, its registrations, heartbeats. Connects, resumes with
-/// a greater attach number, fails over between servers with a back-off of at most min(TTL/3, 30 s),
-/// sends unacknowledged ops again; when the session ended, opens a new one and registers everything
-/// again. The stream is opened with the first registration. Thread-safe; callbacks come from its own
-/// thread, never under a lock.
+/// The client's end of the tether: one session, its registrations, heartbeats. Connects, resumes
+/// with a greater attach number, fails over between servers with a back-off of at most min(TTL/3,
+/// 30 s), sends unacknowledged ops again; when the session ended, opens a new one and registers
+/// everything again. The stream is opened with the first registration. Thread-safe; callbacks come
+/// from its own thread, never under a lock.
 class TetherClient {
  public:
   using Done = std::function<void(const Result<Revision>&)>;
@@ -46,8 +46,8 @@ class TetherClient {
   virtual ~TetherClient() = default;  ///< Close(1 s)
 
   /// Keeps the endpoint registered from now on, over reconnects and new sessions. `done` runs once,
-  /// with the first acknowledgement, or with a refusal that trying again would not change (kInvalid,
-  /// kDenied: it is dropped then).
+  /// with the first acknowledgement, or with a refusal that trying again would not change
+  /// (kInvalid, kDenied: it is dropped then).
   virtual void Register(RegistrationSpec spec, Done done) = 0;
   virtual void Withdraw(const Address& address, const EndpointUrl& url, Done done) = 0;
   virtual void Drain(bool undo, Done done) = 0;

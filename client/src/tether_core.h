@@ -1,0 +1,114 @@
+#pragma once
+
+#include <deque>
+#include <map>
+#include <optional>
+#include <string>
+#include <utility>
+#include <variant>
+#include <vector>
+
+#include "datawire/clock.h"
+#include "datawire/directory/v1/directory.pb.h"
+#include "datawire/selector.h"
+#include "tether.h"
+
+namespace datawire {
+
+/// What the shell does for the core, in order.
+struct TetherConnect {
+  size_t server;  ///< index; ends an attempt that is still open
+};
+struct TetherDisconnect {};
+struct TetherSend {
+  directory::v1::TetherRequest message;
+};
+struct TetherFinish {
+  TetherClient::Done done;
+  Result<Revision> result;
+};
+struct TetherObserve {
+  std::string line;
+};
+using TetherAction =
+    std::variant<TetherConnect, TetherDisconnect, TetherSend, TetherFinish, TetherObserve>;
+
+/// The client's end of a tether as a pure state machine: events and `now` in, actions out; no
+/// thread, clock or socket. Thread-compatible.
+class TetherCore {
+ public:
+  struct Options {
+    size_t servers = 1;
+    std::chrono::milliseconds ttl = limits::kSessionTtlDefault;
+    std::string host, program;
+    uint32_t pid = 0;
+  };
+  TetherCore(Options options, uint64_t seed);
+
+  void Register(RegistrationSpec spec, TetherClient::Done done, BootTime now);
+  void Withdraw(const Address& address, const EndpointUrl& url, TetherClient::Done done,
+                BootTime now);
+  void Drain(bool undo, TetherClient::Done done, BootTime now);
+  void Close(BootTime now);  ///< bye, as soon as the stream is up
+
+  void OnMessage(const directory::v1::TetherResponse& message, BootTime now);
+  void OnLost(const Status& why, BootTime now);
+  void Tick(BootTime now);
+
+  /// When Tick wants to be called next; nothing: only after the next event.
+  std::optional<BootTime> NextDue() const;
+  std::vector<TetherAction> TakeActions() { return std::exchange(actions_, {}); }
+
+  bool closed() const { return phase_ == Phase::kClosed; }
+  const std::string& session_id() const { return session_id_; }
+
+ private:
+  enum class Phase { kIdle, kWaiting, kGreeting, kAttached, kClosed };
+  using Key = std::pair<std::string, std::string>;  // address, URL
+  struct PendingOp {
+    directory::v1::TetherRequest message;
+    TetherClient::Done done;
+    std::optional<Key> registers;  // the wanted registration it makes
+    bool sent = false;
+    std::optional<BootTime> not_before;  // refused for now
+  };
+
+  void Start(BootTime now);
+  void Connect(BootTime now);
+  void Retry(BootTime now, std::chrono::milliseconds least = {});
+  void SendHello();
+  void SendDue(BootTime now);
+  uint64_t Enqueue(directory::v1::TetherRequest message, TetherClient::Done done);
+  void EnqueueRegister(const Key& key, TetherClient::Done done);
+  void OnWelcome(const directory::v1::TetherResponse::Welcome& welcome, BootTime now);
+  void OnDone(const directory::v1::TetherResponse::Done& done, BootTime now);
+  void OnEnded(const directory::v1::TetherResponse::Ended& ended, BootTime now);
+  void NewSession();
+  void Finish(TetherClient::Done done, Result<Revision> result);
+  void Observe(std::string line) { actions_.push_back(TetherObserve{std::move(line)}); }
+  void BecomeClosed();
+  std::chrono::milliseconds BackOffMost() const;
+
+  const Options options_;
+  Random random_;
+  Phase phase_ = Phase::kIdle;
+  size_t server_ = 0;
+  uint32_t failures_ = 0;  // attempts since the last welcome
+  bool closing_ = false, bye_sent_ = false, draining_ = false;
+
+  std::string session_id_, secret_;
+  uint64_t attach_number_ = 0;
+  std::chrono::milliseconds ttl_;
+  Revision welcomed_at_;
+
+  std::map<Key, RegistrationSpec> wanted_;
+  std::map<uint64_t, PendingOp> ops_;  // by op id: the order in which they are sent
+  uint64_t last_op_ = 0;
+
+  uint64_t last_heartbeat_ = 0;
+  BootTime heartbeat_due_{}, waiting_until_{}, greeting_until_{};
+  std::optional<BootTime> answer_until_;  // an answer to a heartbeat or op is due by then
+  std::vector<TetherAction> actions_;
+};
+
+}  // namespace datawire
