@@ -1,0 +1,126 @@
+#include "config.h"
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <string_view>
+
+namespace datawire::directory {
+namespace {
+
+constexpr size_t kIdBytes = 63;
+
+/// CLI11's texts, made one line.
+std::string OneLine(std::string text) {
+  while (!text.empty() && text.back() == '\n') text.pop_back();
+  std::replace(text.begin(), text.end(), '\n', ' ');
+  return text;
+}
+
+Status CheckId(std::string_view flag, const std::string& value) {
+  const bool clean = std::all_of(value.begin(), value.end(), [](char c) {
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
+           std::string_view("-_.").find(c) != std::string_view::npos;
+  });
+  if (clean && !value.empty() && value.size() <= kIdBytes) return Status::Ok();
+  return Status(Code::kInvalid, std::string(flag) + " " + Shown(value) + ": 1 to " +
+                                    std::to_string(kIdBytes) + " characters of A-Z a-z 0-9 - _ .");
+}
+
+Result<HostPort> Listener(std::string_view flag, const std::string& value, bool insecure) {
+  auto parsed = HostPort::Parse(value);
+  if (!parsed.ok()) {
+    return Status(Code::kInvalid, std::string(flag) + ": " + parsed.status().message());
+  }
+  if (!parsed->loopback() && !insecure) {
+    return Status(Code::kInvalid,
+                  std::string(flag) + " " + Shown(value) +
+                      " is not a loopback address: without certificates only 127.0.0.0/8, [::1] or "
+                      "localhost, or add --insecure");
+  }
+  return parsed;
+}
+
+Status Check(const std::string& listen, const std::string& http_listen, Config* config) {
+  if (config->dev) {
+    for (const auto& [set, flag] :
+         {std::pair{!config->data.empty(), "--data"}, std::pair{config->init, "--init"},
+          std::pair{config->insecure, "--insecure"},
+          std::pair{!config->cluster_id.empty(), "--cluster-id"}}) {
+      if (!set) continue;
+      return Status(Code::kInvalid, std::string(flag) +
+                                        " and --dev exclude each other: --dev brings its own "
+                                        "temporary data, cluster id and loopback addresses");
+    }
+  } else if (config->data.empty()) {
+    return Status(Code::kInvalid,
+                  "--data is missing: name the data directory (with --init the first time), or try "
+                  "--dev");
+  }
+  if (!config->cluster_id.empty()) {
+    if (!config->init) {
+      return Status(Code::kInvalid, "--cluster-id " + Shown(config->cluster_id) +
+                                        " goes with --init only: a data directory keeps its own");
+    }
+    DW_RETURN_IF_ERROR(CheckId("--cluster-id", config->cluster_id));
+  }
+  DW_RETURN_IF_ERROR(CheckId("--node-id", config->node_id));
+  DW_ASSIGN(config->listen, Listener("--listen", listen, config->insecure));
+  DW_ASSIGN(config->http_listen, Listener("--http-listen", http_listen, config->insecure));
+  return Status::Ok();
+}
+
+}  // namespace
+
+Result<Invocation> ParseCommandLine(int argc, const char* const* argv) {
+  Invocation invocation;
+  Config& config = invocation.config;
+  std::string listen = "127.0.0.1:7400", http_listen = "127.0.0.1:7403";
+  config.node_id = "node-1";
+
+  CLI::App app{
+      "The Datawire directory: maps logical addresses to live endpoints.\n"
+      "Every flag is a key of the config file: data = \"/var/lib/datawire\"",
+      "datawire-directory"};
+  app.allow_config_extras(CLI::config_extras_mode::error);
+  app.set_help_flag("--help,-h", "Print this help and exit")->configurable(false);
+  app.set_version_flag("--version", "datawire-directory " DATAWIRE_VERSION,
+                       "Print the version and exit")
+      ->configurable(false);
+  app.set_config("--config", "", "Read flags from a file: key = value, one a line")
+      ->type_name("FILE")
+      ->configurable(false);
+  app.add_option("--data", config.data, "Directory of the data")->type_name("DIR");
+  app.add_flag("--init", config.init,
+               "Create the data directory: refuses one that is initialised already");
+  app.add_flag("--dev", config.dev,
+               "Try it out: temporary data, loopback, cluster id dev; gone at exit");
+  app.add_option("--node-id", config.node_id, "Name of this server in answers")
+      ->type_name("ID")
+      ->capture_default_str();
+  app.add_option("--cluster-id", config.cluster_id, "With --init: the cluster's id (random)")
+      ->type_name("ID");
+  app.add_option("--listen", listen, "Native API (gRPC); port 0: any free one")
+      ->type_name("HOST:PORT")
+      ->capture_default_str();
+  app.add_option("--http-listen", http_listen, "Metrics and health; port 0: any free one")
+      ->type_name("HOST:PORT")
+      ->capture_default_str();
+  app.add_flag("--insecure", config.insecure,
+               "Listen beyond loopback without certificates: anybody can read and write");
+  app.footer("Exit codes: 0 stopped by SIGTERM or SIGINT, 1 wrong input or not able to serve.");
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::CallForHelp&) {
+    invocation.text = app.help();
+    return invocation;
+  } catch (const CLI::CallForVersion& version) {
+    invocation.text = std::string(version.what()) + "\n";
+    return invocation;
+  } catch (const CLI::Error& error) {
+    return Status(Code::kInvalid, OneLine(error.what()) + " (see --help)");
+  }
+  DW_RETURN_IF_ERROR(Check(listen, http_listen, &config));
+  return invocation;
+}
+
+}  // namespace datawire::directory

@@ -1,0 +1,31 @@
+#pragma once
+
+#include <string>
+
+#include "datawire/endpoint_url.h"
+#include "datawire/result.h"
+
+namespace datawire::directory {
+
+/// What the program was told, checked. Value.
+struct Config {
+  std::string data;  ///< directory of the store; empty with `dev`
+  bool init = false;
+  bool dev = false;
+  bool insecure = false;
+  std::string node_id;
+  std::string cluster_id;  ///< for `init`; empty: a random one
+  HostPort listen, http_listen;
+};
+
+/// A command line understood: run with `config`, or print `text` and end with exit code 0.
+struct Invocation {
+  Config config;
+  std::string text;
+};
+
+/// Flags, and the keys of the file that --config names; a flag wins over its key. kInvalid with one
+/// line that shows the value and the rule.
+Result<Invocation> ParseCommandLine(int argc, const char* const* argv);
+
+}  // namespace datawire::directory

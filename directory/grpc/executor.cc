@@ -1,0 +1,49 @@
+#include "grpc/executor.h"
+
+namespace datawire::directory {
+
+Executor::Executor(size_t threads) {
+  for (size_t i = 0; i < threads; ++i) threads_.emplace_back([this] { Work(); });
+}
+
+Executor::~Executor() {
+  Stop();
+}
+
+void Executor::Post(std::function<void()> task) {
+  {
+    const std::lock_guard lock(mutex_);
+    if (!stopped_) {
+      tasks_.push_back(std::move(task));
+      work_.notify_one();
+      return;
+    }
+  }
+  task();
+}
+
+void Executor::Stop() {
+  {
+    const std::lock_guard lock(mutex_);
+    stopped_ = true;
+  }
+  work_.notify_all();
+  for (std::thread& thread : threads_) thread.join();
+  threads_.clear();
+}
+
+void Executor::Work() {
+  for (;;) {
+    std::function<void()> task;
+    {
+      std::unique_lock lock(mutex_);
+      work_.wait(lock, [this] { return !tasks_.empty() || stopped_; });
+      if (tasks_.empty()) return;
+      task = std::move(tasks_.front());
+      tasks_.pop_front();
+    }
+    task();
+  }
+}
+
+}  // namespace datawire::directory

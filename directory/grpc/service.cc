@@ -1,0 +1,162 @@
+#include "grpc/service.h"
+
+#include <chrono>
+#include <thread>
+#include <utility>
+
+#include "datawire/directory/v1/directory.grpc.pb.h"
+#include "datawire/limits.h"
+#include "grpc/wire_bytes.h"
+
+namespace datawire::directory {
+namespace {
+
+using grpc::ByteBuffer;
+using grpc::CallbackServerContext;
+
+std::string Encoded(std::string bytes) {
+  return bytes;
+}
+
+std::string Encoded(const google::protobuf::MessageLite& message) {
+  return message.SerializeAsString();
+}
+
+/// One unary call: `call` gets the parsed request and `done`, which may come later from any thread.
+template <typename Response, typename Request, typename Call>
+grpc::ServerUnaryReactor* Unary(Shared& shared, Verb verb, CallbackServerContext* context,
+                                const ByteBuffer* bytes, ByteBuffer* out, Call call) {
+  grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
+  const auto finish = [&shared, verb, reactor](const Status& status) {
+    shared.counts.Count(verb, status.code());
+    reactor->Finish(ToGrpc(status));
+  };
+  if (context->deadline() < std::chrono::system_clock::now()) {
+    finish(Status(Code::kTimeout, "the call's deadline passed before it was begun"));
+    return reactor;
+  }
+  Request request;
+  if (const Status status = Parse(*bytes, limits::kUnaryBytes, &request); !status.ok()) {
+    finish(status);
+    return reactor;
+  }
+  const auto answer = [finish, out](Result<Response> response) {
+    if (response.ok()) *out = ToBuffer(Encoded(std::move(response).value()));
+    finish(response.status());
+  };
+  call(request, [&shared, answer, here = std::this_thread::get_id()](Result<Response> response) {
+    if (std::this_thread::get_id() == here) {
+      answer(std::move(response));
+      return;
+    }
+    // The engine's thread has better to do than to write to a socket.
+    shared.executor.Post([answer, held = std::make_shared<Result<Response>>(std::move(
+                                      response))]() mutable { answer(std::move(*held)); });
+  });
+  return reactor;
+}
+
+template <typename Base>
+using RawUnaries =
+    pb::Directory::WithRawCallbackMethod_Resolve<pb::Directory::WithRawCallbackMethod_Register<
+        pb::Directory::WithRawCallbackMethod_Withdraw<pb::Directory::WithRawCallbackMethod_List<
+            pb::Directory::WithRawCallbackMethod_Explain<Base>>>>>;
+template <typename Base>
+using RawStreams =
+    pb::Directory::WithRawCallbackMethod_Tether<pb::Directory::WithRawCallbackMethod_Subscribe<
+        pb::Directory::WithRawCallbackMethod_Watch<Base>>>;
+
+class DirectoryService final : public RawUnaries<RawStreams<pb::Directory::Service>> {
+ public:
+  explicit DirectoryService(Shared& shared) : shared_(shared) {}
+
+  grpc::ServerUnaryReactor* Resolve(CallbackServerContext* context, const ByteBuffer* request,
+                                    ByteBuffer* response) override {
+    return Unary<std::string, pb::ResolveRequest>(
+        shared_, Verb::kResolve, context, request, response,
+        [this](const pb::ResolveRequest& parsed, auto done) {
+          shared_.directory.Resolve(parsed, std::move(done));
+        });
+  }
+
+  grpc::ServerUnaryReactor* Register(CallbackServerContext* context, const ByteBuffer* request,
+                                     ByteBuffer* response) override {
+    return Unary<pb::RegisterResponse, pb::RegisterRequest>(
+        shared_, Verb::kRegister, context, request, response,
+        [this, context](const pb::RegisterRequest& parsed, auto done) {
+          shared_.directory.Register(parsed, PeerOf(*context), std::move(done));
+        });
+  }
+
+  grpc::ServerUnaryReactor* Withdraw(CallbackServerContext* context, const ByteBuffer* request,
+                                     ByteBuffer* response) override {
+    return Unary<pb::WithdrawResponse, pb::WithdrawRequest>(
+        shared_, Verb::kWithdraw, context, request, response,
+        [this, context](const pb::WithdrawRequest& parsed, auto done) {
+          shared_.directory.Withdraw(parsed, PeerOf(*context), std::move(done));
+        });
+  }
+
+  grpc::ServerUnaryReactor* List(CallbackServerContext* context, const ByteBuffer* request,
+                                 ByteBuffer* response) override {
+    return Unary<pb::ListResponse, pb::ListRequest>(
+        shared_, Verb::kList, context, request, response,
+        [this](const pb::ListRequest& parsed, const auto& done) {
+          done(shared_.directory.List(parsed));
+        });
+  }
+
+  grpc::ServerUnaryReactor* Explain(CallbackServerContext* context, const ByteBuffer* request,
+                                    ByteBuffer* response) override {
+    return Unary<pb::ExplainResponse, pb::ExplainRequest>(
+        shared_, Verb::kExplain, context, request, response,
+        [this](const pb::ExplainRequest& parsed, const auto& done) {
+          done(shared_.directory.Explain(parsed));
+        });
+  }
+
+  grpc::ServerBidiReactor<ByteBuffer, ByteBuffer>* Tether(CallbackServerContext* context) override {
+    return NewTetherStream(shared_, *context);
+  }
+
+  grpc::ServerBidiReactor<ByteBuffer, ByteBuffer>* Subscribe(
+      CallbackServerContext* context) override {
+    return NewSubscribeStream(shared_, *context);
+  }
+
+  grpc::ServerWriteReactor<ByteBuffer>* Watch(CallbackServerContext*,
+                                              const ByteBuffer* request) override {
+    return NewWatchStream(shared_, *request);
+  }
+
+ private:
+  Shared& shared_;
+};
+
+class AdminService final : public pb::Admin::WithRawCallbackMethod_Status<pb::Admin::Service> {
+ public:
+  explicit AdminService(Shared& shared) : shared_(shared) {}
+
+  grpc::ServerUnaryReactor* Status(CallbackServerContext* context, const ByteBuffer* request,
+                                   ByteBuffer* response) override {
+    return Unary<pb::StatusResponse, pb::StatusRequest>(
+        shared_, Verb::kStatus, context, request, response,
+        [this](const pb::StatusRequest&, const auto& done) {
+          done(Result<pb::StatusResponse>(shared_.directory.GetStatus()));
+        });
+  }
+
+ private:
+  Shared& shared_;
+};
+
+}  // namespace
+
+std::vector<std::unique_ptr<grpc::Service>> MakeServices(Shared& shared) {
+  std::vector<std::unique_ptr<grpc::Service>> services;
+  services.push_back(std::make_unique<DirectoryService>(shared));
+  services.push_back(std::make_unique<AdminService>(shared));
+  return services;
+}
+
+}  // namespace datawire::directory

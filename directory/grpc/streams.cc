@@ -1,0 +1,254 @@
+#include "grpc/streams.h"
+
+#include <utility>
+#include <vector>
+
+#include "datawire/limits.h"
+#include "grpc/wire_bytes.h"
+
+namespace datawire::directory {
+namespace {
+
+using grpc::ByteBuffer;
+
+/// What the three reactors share: the outgoing half, its place among the open streams, its count.
+/// `Reactor` is gRPC's class. `Begin` is the end of a derived constructor.
+template <typename Reactor>
+class OutgoingStream : public Reactor {
+ public:
+  void OnWriteDone(bool ok) override { outflow_->Written(ok); }
+  void OnCancel() override { outflow_->Close(Status(Code::kCancelled, "the peer is gone")); }
+  void OnDone() override {
+    shared_.streams.Remove(outflow_.get());
+    shared_.counts.Count(verb_, code_);
+    Released();
+    delete this;
+  }
+
+ protected:
+  OutgoingStream(Shared& shared, Verb verb)
+      : shared_(shared), verb_(verb), outflow_(std::make_shared<Outflow>(MakeActions())) {
+    admitted_ = shared_.streams.Add(verb, outflow_);
+    if (!admitted_) outflow_->Close(Status(Code::kUnavailable, "this server stops: try another"));
+  }
+
+  virtual Pulled Pull() = 0;
+  /// Drops what the core gave; the outflow still lives.
+  virtual void Released() = 0;
+
+  Shared& shared_;
+  const Verb verb_;
+  const std::shared_ptr<Outflow> outflow_;
+  bool admitted_ = false;
+
+ private:
+  Outflow::Actions MakeActions() {
+    return {.pull = [this] { return Pull(); },
+            .write =
+                [this](std::string bytes) {
+                  outgoing_ = ToBuffer(std::move(bytes));
+                  this->StartWrite(&outgoing_);
+                },
+            .end =
+                [this](const Status& status) {
+                  code_ = status.code();
+                  this->Finish(ToGrpc(status));
+                },
+            .run = [this](std::function<void()> task) { shared_.executor.Post(std::move(task)); }};
+  }
+
+  ByteBuffer outgoing_;
+  Code code_ = Code::kOk;
+};
+
+/// Tether and Subscribe: reads one message after the other.
+class BidiStream : public OutgoingStream<grpc::ServerBidiReactor<ByteBuffer, ByteBuffer>> {
+ public:
+  void OnReadDone(bool ok) override {
+    if (!ok) {
+      OnHalfClosed();
+      return;
+    }
+    if (!heard_) {
+      heard_ = true;
+      shared_.streams.ClearDeadline(outflow_.get());
+    }
+    if (Status status = OnMessage(incoming_); !status.ok()) outflow_->Close(std::move(status));
+    if (!outflow_->ended()) StartRead(&incoming_);
+  }
+
+ protected:
+  using OutgoingStream::OutgoingStream;
+
+  void Begin() {
+    shared_.streams.SetDeadline(outflow_.get(), BootClock::now() + limits::kFirstRequest,
+                                Status(Code::kTimeout, "no first message within 10 s"));
+    outflow_->Start();
+    StartRead(&incoming_);
+  }
+  virtual Status OnMessage(const ByteBuffer& bytes) = 0;
+  /// The peer will not send more. A broken stream comes by OnCancel.
+  virtual void OnHalfClosed() {}
+
+ private:
+  ByteBuffer incoming_;
+  bool heard_ = false;
+};
+
+class TetherStream final : public BidiStream {
+ public:
+  TetherStream(Shared& shared, const grpc::CallbackServerContext& context)
+      : BidiStream(shared, Verb::kTether) {
+    if (admitted_) tether_ = shared.directory.OpenTether(PeerOf(context), *outflow_);
+    Begin();
+  }
+
+ private:
+  Status OnMessage(const ByteBuffer& bytes) override {
+    pb::TetherRequest request;
+    DW_RETURN_IF_ERROR(Parse(bytes, limits::kBulkBytes, &request));
+    if (tether_ != nullptr) tether_->OnMessage(request);
+    return Status::Ok();
+  }
+
+  Pulled Pull() override {
+    const std::optional<pb::TetherResponse> next = tether_->Next();
+    if (!next) return {};
+    return {.status = Status::Ok(), .bytes = next->SerializeAsString(), .last = next->has_ended()};
+  }
+
+  // No heartbeat can come: it is only kept for the answers still due.
+  void OnHalfClosed() override {
+    shared_.streams.SetDeadline(outflow_.get(), BootClock::now() + limits::kFirstRequest,
+                                Status::Ok());
+  }
+
+  void Released() override { tether_.reset(); }
+
+  std::unique_ptr<Tether> tether_;
+};
+
+class SubscribeStream final : public BidiStream {
+ public:
+  SubscribeStream(Shared& shared, const grpc::CallbackServerContext& context)
+      : BidiStream(shared, Verb::kSubscribe) {
+    if (admitted_) subscriber_ = shared.directory.OpenSubscriber(PeerOf(context), *outflow_);
+    Begin();
+  }
+
+ private:
+  Status OnMessage(const ByteBuffer& bytes) override {
+    pb::SubscribeRequest request;
+    DW_RETURN_IF_ERROR(Parse(bytes, limits::kBulkBytes, &request));
+    return subscriber_ != nullptr ? subscriber_->OnRequest(request) : Status::Ok();
+  }
+
+  Pulled Pull() override {
+    return {.status = Status::Ok(), .bytes = subscriber_->Next(), .last = false};
+  }
+
+  void Released() override { subscriber_.reset(); }
+
+  std::unique_ptr<Subscriber> subscriber_;
+};
+
+class WatchStream final : public OutgoingStream<grpc::ServerWriteReactor<ByteBuffer>> {
+ public:
+  WatchStream(Shared& shared, const ByteBuffer& bytes) : OutgoingStream(shared, Verb::kWatch) {
+    if (admitted_) {
+      if (Status status = Open(bytes); !status.ok()) outflow_->Close(std::move(status));
+    }
+    outflow_->Start();
+  }
+
+ private:
+  Status Open(const ByteBuffer& bytes) {
+    pb::WatchRequest request;
+    DW_RETURN_IF_ERROR(Parse(bytes, limits::kUnaryBytes, &request));
+    DW_ASSIGN(watcher_, shared_.directory.OpenWatcher(request, *outflow_));
+    return Status::Ok();
+  }
+
+  Pulled Pull() override {
+    auto next = watcher_->Next();
+    if (!next.ok()) return {.status = next.status(), .bytes = {}, .last = false};
+    return {.status = Status::Ok(), .bytes = std::move(next).value(), .last = false};
+  }
+
+  void Released() override { watcher_.reset(); }
+
+  std::unique_ptr<Watcher> watcher_;
+};
+
+}  // namespace
+
+bool OpenStreams::Add(Verb verb, std::shared_ptr<Outflow> stream) {
+  const std::lock_guard lock(mutex_);
+  if (stopping_) return false;
+  const Outflow* key = stream.get();
+  entries_.emplace(key, Entry{verb, std::move(stream), BootTime::max(), Status::Ok()});
+  return true;
+}
+
+void OpenStreams::Remove(const Outflow* stream) {
+  const std::lock_guard lock(mutex_);
+  entries_.erase(stream);
+}
+
+void OpenStreams::SetDeadline(const Outflow* stream, BootTime at, Status status) {
+  const std::lock_guard lock(mutex_);
+  const auto entry = entries_.find(stream);
+  if (entry == entries_.end()) return;
+  entry->second.deadline = at;
+  entry->second.status = std::move(status);
+}
+
+void OpenStreams::ClearDeadline(const Outflow* stream) {
+  SetDeadline(stream, BootTime::max(), Status::Ok());
+}
+
+void OpenStreams::Tick(BootTime now) {
+  std::vector<std::pair<std::shared_ptr<Outflow>, Status>> due;
+  {
+    const std::lock_guard lock(mutex_);
+    for (auto& [key, entry] : entries_) {
+      if (entry.deadline > now) continue;
+      entry.deadline = BootTime::max();
+      due.emplace_back(entry.stream, entry.status);
+    }
+  }
+  for (auto& [stream, status] : due) stream->Close(std::move(status));
+}
+
+void OpenStreams::Stop(const Status& status) {
+  std::vector<std::shared_ptr<Outflow>> all;
+  {
+    const std::lock_guard lock(mutex_);
+    stopping_ = true;
+    for (const auto& [key, entry] : entries_) all.push_back(entry.stream);
+  }
+  for (const auto& stream : all) stream->DrainAndClose(status);
+}
+
+size_t OpenStreams::Count(Verb verb) const {
+  const std::lock_guard lock(mutex_);
+  size_t count = 0;
+  for (const auto& [key, entry] : entries_) count += entry.verb == verb ? 1 : 0;
+  return count;
+}
+
+grpc::ServerBidiReactor<ByteBuffer, ByteBuffer>* NewTetherStream(
+    Shared& shared, const grpc::CallbackServerContext& context) {
+  return new TetherStream(shared, context);
+}
+
+grpc::ServerBidiReactor<ByteBuffer, ByteBuffer>* NewSubscribeStream(
+    Shared& shared, const grpc::CallbackServerContext& context) {
+  return new SubscribeStream(shared, context);
+}
+
+grpc::ServerWriteReactor<ByteBuffer>* NewWatchStream(Shared& shared, const ByteBuffer& request) {
+  return new WatchStream(shared, request);
+}
+
+}  // namespace datawire::directory

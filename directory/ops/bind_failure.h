@@ -1,0 +1,12 @@
+#pragma once
+
+#include "datawire/endpoint_url.h"
+#include "datawire/result.h"
+
+namespace datawire::directory {
+
+/// Why a server could not listen at `at`, found by trying it once more: libraries only say "no".
+/// kUnavailable, one line with the address and the system's reason.
+Status BindFailure(const HostPort& at);
+
+}  // namespace datawire::directory
