@@ -23,6 +23,10 @@ struct ConnectionOptions {
   std::chrono::milliseconds idle_timeout = limits::kIdleTimeout;     ///< both directions
   uint32_t max_frame_size = limits::kFrameBytes;
   size_t max_message_bytes = limits::kMessageBytes;  ///< a larger incoming one ends the connection
+  uint32_t max_channels = limits::kChannels;         ///< a further begin ends the connection
+  uint32_t max_links = limits::kLinks;  ///< of the peer's making; a further attach is refused
+  std::chrono::milliseconds write_stall = limits::kWriteStall;  ///< the peer reads nothing we write
+  bool sasl = true;          ///< as client: SASL ANONYMOUS first, as stock clients do
   std::string container_id;  ///< empty: a random one
   std::string virtual_host;  ///< the host name in open; rhea sends an empty one unless told
 };
@@ -63,8 +67,8 @@ class Connection : public std::enable_shared_from_this<Connection> {
                                           Closed closed);
   virtual ~Connection() = default;
 
-  /// Runs `task` on the strand, then pumps what it wrote; dropped when closed (returns false if that
-  /// is already known). From any thread.
+  /// Runs `task` on the strand, then pumps what it wrote; dropped when closed (returns false if
+  /// that is already known). From any thread.
   virtual bool Post(std::function<void()> task) = 0;
   /// Post, after `delay`.
   virtual void After(std::chrono::milliseconds delay, std::function<void()> task) = 0;

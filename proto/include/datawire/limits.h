@@ -52,6 +52,9 @@ inline constexpr minutes kTombstoneLife{10};
 // Requests.
 inline constexpr size_t kUnaryBytes = 64 * 1024;
 inline constexpr size_t kBulkBytes = 1024 * 1024;
+inline constexpr size_t kMetadataBytes = 1024;
+inline constexpr size_t kConnectionStreams = 100;  // open at once on one gRPC connection
+inline constexpr seconds kFirstRequest{10};        // a stream that says nothing for so long is closed
 inline constexpr seconds kBehindWait{2};   // min_revision waits so long, then BEHIND
 inline constexpr seconds kMarkEvery{1};
 inline constexpr seconds kStaleAge{5};
@@ -70,6 +73,12 @@ inline constexpr size_t kProposeQueue = 65536;  // then kOverloaded
 inline constexpr seconds kHandshake{5};
 inline constexpr milliseconds kConnect{1000};       // vanished peers are passed by in <= 3 s (P29)
 inline constexpr milliseconds kIdleTimeout{2000};   // both directions
+inline constexpr seconds kWriteStall{5};      // a peer that reads nothing for so long is gone
+inline constexpr milliseconds kFlush{250};    // for the close frame of a connection that failed
+inline constexpr seconds kLinger{1};          // for the peer to read that frame before the reset
+inline constexpr size_t kUnreadBytes = 4096 * 1024;  // read from a peer that does not read us
+inline constexpr uint32_t kSessionFrames = 1024;  // incoming window: the rate at 100 us a round trip
+inline constexpr size_t kPartialMessages = 4;     // largest messages half received, a connection
 inline constexpr uint32_t kFrameBytes = 32 * 1024;
 inline constexpr uint32_t kChannels = 16;
 inline constexpr uint32_t kLinks = 64;
