@@ -16,6 +16,18 @@ std::string OneLine(std::string text) {
   return text;
 }
 
+/// CLI11 says `INI was not able to parse KEY`, with `.++` behind the name of a section, or
+/// `KEY: This option is not allowed in a configuration file`.
+Status BadKey(const std::string& file, std::string_view text) {
+  const size_t colon = text.find(": ");
+  std::string_view key =
+      colon != std::string_view::npos ? text.substr(0, colon) : text.substr(text.rfind(' ') + 1);
+  if (key.ends_with(".++")) key.remove_suffix(3);
+  return Status(Code::kInvalid, "config file " + Shown(file) + ": " + Shown(key) +
+                                    " is not a key; the keys are the flags that --help shows, "
+                                    "without dashes in front, and there are no sections");
+}
+
 Status CheckId(std::string_view flag, const std::string& value) {
   const bool clean = std::all_of(value.begin(), value.end(), [](char c) {
     return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
@@ -116,6 +128,8 @@ Result<Invocation> ParseCommandLine(int argc, const char* const* argv) {
   } catch (const CLI::CallForVersion& version) {
     invocation.text = std::string(version.what()) + "\n";
     return invocation;
+  } catch (const CLI::ConfigError& error) {
+    return BadKey(app["--config"]->as<std::string>(), error.what());
   } catch (const CLI::Error& error) {
     return Status(Code::kInvalid, OneLine(error.what()) + " (see --help)");
   }
