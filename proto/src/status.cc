@@ -78,7 +78,8 @@ const CodeMapping& MappingOf(Code code) {
 }
 
 Code CodeFromNumber(int number) {
-  if (number < 0 || static_cast<size_t>(number) >= kTable.size()) return Code::kInternal;
+  // A negative number is a huge size_t.
+  if (static_cast<size_t>(number) >= kTable.size()) return Code::kInternal;
   return static_cast<Code>(number);
 }
 

@@ -215,6 +215,16 @@ TEST(Select, TakesSuspectsOnlyWhenNoUpOneIsUsable) {
   }
 }
 
+TEST(Select, OrderedAndConsistentStayWithTheirChoiceWhenItHasNoCredit) {
+  for (const Policy policy : {Policy::kOrdered, Policy::kConsistent}) {
+    Field field;
+    for (const char* host : {"a", "b", "c"}) field.Add(host);
+    const size_t choice = *field.Pick(policy);
+    field[choice].has_credit = false;
+    EXPECT_EQ(field.Pick(policy), choice);
+  }
+}
+
 TEST(Select, NeverTakesADrainingOne) {
   for (const Policy policy : kPolicies) {
     Field field;
