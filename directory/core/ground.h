@@ -1,0 +1,75 @@
+#pragma once
+
+#include <atomic>
+#include <string>
+
+#include "core/directory.h"
+#include "core/ids.h"
+#include "datawire/limits.h"
+
+namespace datawire::directory {
+
+/// What the verbs share: store, log, identity of the node, time of the last tick, counters. It
+/// outlives the Directory where a callback of the log still holds it. Thread-safe.
+struct Ground {
+  Ground(View& the_view, Log& the_log, DirectoryOptions the_options, BootTime start)
+      : view(the_view), log(the_log), options(std::move(the_options)), ids(options.seed) {
+    set_now(start);
+    source.set_cluster_id(view.authority().cluster_id);
+    source.set_epoch(view.authority().epoch);
+    source.set_node_id(options.node_id);
+  }
+
+  BootTime now() const { return BootTime(BootClock::duration(now_ns.load())); }
+  void set_now(BootTime now) { now_ns = now.time_since_epoch().count(); }
+  /// Of a proposal; the engine measures it on the clock itself.
+  BootTime commit_deadline() const { return BootClock::now() + std::chrono::seconds(5); }
+  Revision At(uint64_t number) const { return {view.authority().epoch, number}; }
+  /// Since this node last knew itself to be current.
+  uint64_t AgeMs() const {
+    const auto age = BootClock::now() - log.Fresh().fresh_as_of;
+    const auto ms = std::chrono::duration_cast<std::chrono::milliseconds>(age).count();
+    return ms > 0 ? ms : 0;
+  }
+
+  View& view;
+  Log& log;
+  const DirectoryOptions options;
+  Ids ids;
+  pb::Source source;
+  std::atomic<int64_t> now_ns{0};
+
+  struct Counts {
+    std::atomic<uint64_t> resolves{0}, resolved_names{0}, registers{0}, withdraws{0}, refused{0};
+    std::atomic<uint64_t> heartbeats{0}, sessions_opened{0}, sessions_resumed{0}, sessions_ended{0},
+        sessions_expired{0};
+    std::atomic<uint64_t> pushes{0}, watch_events{0}, watch_resyncs{0}, brake_trips{0};
+  } counts;
+};
+
+/// Who did it, for tombstones and events: never a session id.
+inline std::string NameOf(const Peer& peer) {
+  return peer.identity.empty() ? peer.address : peer.identity;
+}
+
+/// The stream of something that a front-end may drop at any moment: after Detach returns, Wake is
+/// neither running nor called again. Detach only where no lock is held that Wake takes.
+/// Thread-safe.
+class StreamGate {
+ public:
+  explicit StreamGate(Stream& stream) : stream_(&stream) {}
+  void Wake() {
+    std::lock_guard lock(mu_);
+    if (stream_ != nullptr) stream_->Wake();
+  }
+  void Detach() {
+    std::lock_guard lock(mu_);
+    stream_ = nullptr;
+  }
+
+ private:
+  std::mutex mu_;
+  Stream* stream_;
+};
+
+}  // namespace datawire::directory

@@ -1,0 +1,100 @@
+#include "core/tethers.h"
+#include "datawire/wire.h"
+
+// Ends and marks of sessions: what the table decides becomes a commit, and only that counts.
+
+namespace datawire::directory {
+
+void Tethers::Flush(After& after) {
+  auto self = shared_from_this();
+  for (const std::string& id : table_.TakeEnds())
+    if (const Session* session = table_.Find(id))
+      after.calls.push_back([self, copy = *session] { self->ProposeEnd(copy); });
+  for (const std::string& id : table_.TakeMarks())
+    if (const Session* session = table_.Find(id))
+      after.calls.push_back([self, id, copy = *session] { self->ProposeMark(id, copy); });
+}
+
+void Tethers::ProposeEnd(const Session& session) {
+  const EndReason reason = *session.ending;
+  record::v1::SessionEnded ended;
+  ended.set_reason(reason == EndReason::kClosed ? pb::REASON_CLOSED : pb::REASON_EXPIRED);
+  ended.set_by(reason == EndReason::kExpired
+                   ? ground_->options.node_id
+                   : NameOf({session.record.peer(), session.record.identity()}));
+  ended.set_at_wall_ms(WallMillis());
+  Op op;
+  // Fenced by the record's revision: a resume that is committed first keeps the session.
+  op.guards.push_back({Guard::kModEquals, keys::Session(session.id), session.modified});
+  op.changes.push_back({true, keys::Session(session.id), ""});
+  op.changes.push_back({true, keys::SessionMark(session.id), ""});
+  op.changes.push_back({false, keys::SessionEnded(session.id), ended.SerializeAsString()});
+  op.frees_space = true;
+  auto self = shared_from_this();
+  ground_->log.Propose(std::move(op), ground_->commit_deadline(),
+                       [self, id = session.id, reason](const Outcome& outcome) {
+                         self->EndDone(id, reason, outcome);
+                       });
+}
+
+void Tethers::EndDone(const std::string& id, EndReason reason, const Outcome& outcome) {
+  After after;
+  {
+    std::lock_guard lock(mu_);
+    const Session* session = table_.Find(id);
+    if (session == nullptr) return;
+    if (!outcome.status.ok()) {
+      table_.EndFailed(id);
+    } else {
+      const uint64_t stream = session->stream;
+      const bool closed = reason == EndReason::kClosed;
+      ++ground_->counts.sessions_ended;
+      if (!closed) ++ground_->counts.sessions_expired;
+      AnswerDrains(id, Status(Code::kSessionExpired, "the session is over"), after);
+      table_.Ended(id);
+      ops_.erase(id);
+      if (const auto it = lines_.find(stream); it != lines_.end())
+        EndLine(it->second,
+                closed ? Status::Ok()
+                       : Status(Code::kSessionExpired, "no heartbeat within the session's TTL"),
+                closed ? "closed" : "expired", 0, after);
+    }
+    Flush(after);
+  }
+  after.Run();
+}
+
+void Tethers::ProposeMark(const std::string& id, const Session& session) {
+  const SessionMark wanted = SessionTable::Wanted(session);
+  Op op;
+  op.guards.push_back({Guard::kModEquals, keys::Session(id), session.modified});
+  record::v1::SessionMark mark;
+  if (wanted == SessionMark::kSuspect) {
+    mark.set_state(pb::ENDPOINT_STATE_SUSPECT);
+    mark.set_reason(pb::REASON_BRAKED);
+  } else {
+    mark.set_state(pb::ENDPOINT_STATE_DRAINING);
+  }
+  const bool erase = wanted == SessionMark::kNone;
+  op.changes.push_back({erase, keys::SessionMark(id), erase ? "" : mark.SerializeAsString()});
+  op.frees_space = true;
+  auto self = shared_from_this();
+  ground_->log.Propose(
+      std::move(op), ground_->commit_deadline(),
+      [self, id, wanted](const Outcome& outcome) { self->MarkDone(id, wanted, outcome); });
+}
+
+void Tethers::MarkDone(const std::string& id, SessionMark written, const Outcome& outcome) {
+  After after;
+  {
+    std::lock_guard lock(mu_);
+    table_.Marked(id, outcome.status.ok(), written);
+    const Session* session = table_.Find(id);
+    if (session != nullptr && SessionTable::Wanted(*session) == session->marked)
+      AnswerDrains(id, outcome.at, after);
+    Flush(after);
+  }
+  after.Run();
+}
+
+}  // namespace datawire::directory

@@ -1,0 +1,87 @@
+#include "core/static_records.h"
+
+#include "datawire/wire.h"
+
+namespace datawire::directory {
+namespace {
+
+constexpr int kAttempts = 8;
+constexpr size_t kOpIdBytes = 16;
+
+}  // namespace
+
+Result<Actor> StaticRecords::ActorOf(const std::string& op_id, const Peer& peer) {
+  if (!op_id.empty() && op_id.size() != kOpIdBytes)
+    return Status(Code::kInvalid, "op id is " + std::to_string(op_id.size()) + " bytes, must be " +
+                                      std::to_string(kOpIdBytes));
+  return Actor{.identity = peer.identity,
+               .peer = peer,
+               .op_id = op_id.empty() ? ground_->ids.Bytes(kOpIdBytes) : op_id};
+}
+
+void StaticRecords::Register(const pb::RegisterRequest& request, const Peer& peer,
+                             std::function<void(Result<pb::RegisterResponse>)> done) {
+  ++ground_->counts.registers;
+  auto actor = ActorOf(request.op_id(), peer);
+  auto checked = Check(request.registrations());
+  if (!actor.ok() || !checked.ok()) {
+    ++ground_->counts.refused;
+    return done(actor.ok() ? checked.status() : actor.status());
+  }
+  auto ground = ground_;
+  auto planner = [ground, who = std::move(*actor), list = std::move(*checked)] {
+    return PlanRegister(*ground, who, list);
+  };
+  Propose(std::move(planner), 0, [done = std::move(done)](Result<Done> result) {
+    if (!result.ok()) return done(result.status());
+    pb::RegisterResponse response;
+    ToWire(result->at, response.mutable_revision());
+    done(std::move(response));
+  });
+}
+
+void StaticRecords::Withdraw(const pb::WithdrawRequest& request, const Peer& peer,
+                             std::function<void(Result<pb::WithdrawResponse>)> done) {
+  ++ground_->counts.withdraws;
+  auto actor = ActorOf(request.op_id(), peer);
+  auto checked = Check(request.withdrawals());
+  if (!actor.ok() || !checked.ok()) {
+    ++ground_->counts.refused;
+    return done(actor.ok() ? checked.status() : actor.status());
+  }
+  auto ground = ground_;
+  auto planner = [ground, who = std::move(*actor), list = std::move(*checked),
+                  sessions_too = request.sessions_too()] {
+    return PlanWithdraw(*ground, who, list, sessions_too);
+  };
+  Propose(std::move(planner), 0, [done = std::move(done)](Result<Done> result) {
+    if (!result.ok()) return done(result.status());
+    pb::WithdrawResponse response;
+    ToWire(result->at, response.mutable_revision());
+    response.set_withdrawn(result->removed);
+    done(std::move(response));
+  });
+}
+
+void StaticRecords::Propose(Planner planner, int attempt, std::function<void(Result<Done>)> done) {
+  auto plan = planner();
+  if (!plan.ok()) {
+    ++ground_->counts.refused;
+    return done(plan.status());
+  }
+  if (plan->already) return done(Done{*plan->already, plan->removed});
+  auto self = shared_from_this();
+  auto then = [self, planner = std::move(planner), attempt, removed = plan->removed,
+               done = std::move(done)](const Outcome& outcome) {
+    if (outcome.status.ok()) return done(Done{outcome.at, removed});
+    // A record changed between reading and the commit: read again.
+    if (outcome.status.code() == Code::kConflict && attempt + 1 < kAttempts)
+      return self->Propose(planner, attempt + 1, done);
+    if (outcome.status.code() != Code::kConflict) return done(outcome.status);
+    Status busy(Code::kUnavailable, "the records keep changing: try again");
+    done(busy.set_retry_after(std::chrono::milliseconds(100)));
+  };
+  ground_->log.Propose(std::move(plan->op), ground_->commit_deadline(), std::move(then));
+}
+
+}  // namespace datawire::directory

@@ -1,0 +1,34 @@
+#pragma once
+
+#include <functional>
+#include <memory>
+
+#include "core/ground.h"
+#include "core/ops.h"
+
+namespace datawire::directory {
+
+/// Register and Withdraw of static records. A retry with the same op id gets the first result,
+/// which is read back from the records. Thread-safe.
+class StaticRecords : public std::enable_shared_from_this<StaticRecords> {
+ public:
+  explicit StaticRecords(std::shared_ptr<Ground> ground) : ground_(std::move(ground)) {}
+
+  void Register(const pb::RegisterRequest& request, const Peer& peer,
+                std::function<void(Result<pb::RegisterResponse>)> done);
+  void Withdraw(const pb::WithdrawRequest& request, const Peer& peer,
+                std::function<void(Result<pb::WithdrawResponse>)> done);
+
+ private:
+  struct Done {
+    Revision at;
+    size_t removed = 0;
+  };
+  using Planner = std::function<Result<Plan>()>;
+  Result<Actor> ActorOf(const std::string& op_id, const Peer& peer);
+  void Propose(Planner planner, int attempt, std::function<void(Result<Done>)> done);
+
+  std::shared_ptr<Ground> ground_;
+};
+
+}  // namespace datawire::directory

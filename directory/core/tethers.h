@@ -1,0 +1,102 @@
+#pragma once
+
+#include <map>
+#include <memory>
+#include <set>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "core/ground.h"
+#include "core/session_table.h"
+#include "core/tether_line.h"
+
+namespace datawire::directory {
+
+/// The Tether verb: sessions on their streams, their ops exactly once, and the commits that the
+/// session table asks for. One lock over table and ops; reads, commits and messages happen outside
+/// of it. Thread-safe.
+class Tethers : public std::enable_shared_from_this<Tethers> {
+ public:
+  /// Reads the sessions that are in the store.
+  static Result<std::shared_ptr<Tethers>> Open(std::shared_ptr<Ground> ground, BootTime now);
+  Tethers(std::shared_ptr<Ground> ground, BootTime now) : ground_(std::move(ground)), table_(now) {}
+
+  std::unique_ptr<Tether> OpenTether(const Peer& peer, Stream& stream);
+  void Tick(BootTime now, bool healthy);
+  /// Tells every tether to move; later ones are refused.
+  void Stop();
+
+  struct Summary {
+    uint64_t sessions = 0, suspects = 0, brake_trips = 0;
+    bool brake_on = false;
+    std::chrono::milliseconds brake_remaining{};
+  };
+  Summary summary() const;
+  /// `host`, pid, program, age of the last heartbeat: one line for people; empty: no such session.
+  std::string Describe(const std::string& session_id) const;
+  /// The clock of sessions, which stands still while the node is not healthy.
+  BootTime healthy_clock() const;
+
+ private:
+  friend class TetherStream;
+
+  /// What a session has in flight and had lately.
+  struct Ops {
+    std::unordered_map<uint64_t, std::shared_ptr<SessionOp>> pending;  // queued and in flight
+    std::deque<std::shared_ptr<SessionOp>> queue;  // in order: the first waits for its addresses
+    std::set<std::string> busy;                    // addresses of ops in flight
+    std::map<uint64_t, Revision> done;             // the latest results, oldest first in `order`
+    std::deque<uint64_t> order;
+    std::vector<std::pair<uint64_t, std::shared_ptr<TetherLine>>> drains;  // wait for the mark
+    size_t registrations = 0;  // at least as many as it has, counted again at the limit
+    bool counted = true;
+  };
+  using Line = std::shared_ptr<TetherLine>;
+
+  // tethers.cc: streams and sessions.
+  void OnMessage(const Line& line, const pb::TetherRequest& request);
+  void Handle(const Line& line, const pb::TetherRequest& request, After& after);
+  void OnHello(const Line& line, const pb::TetherRequest::Hello& hello, After& after);
+  void OnHeartbeat(const Line& line, uint64_t number, After& after);
+  void ProposeOpen(const Line& line, const pb::TetherRequest::Hello& hello);
+  void Resume(const Line& line, const pb::TetherRequest::Hello& hello, int attempt);
+  void Resumed(const Line& line, const pb::TetherRequest::Hello& hello, int attempt,
+               const Outcome& outcome);
+  void Welcome(const Line& line, const Session& session, const std::string& secret, bool resumed,
+               Revision at, After& after);
+  void RefuseResume(const Line& line, const std::string& id, SessionTable::Verdict verdict,
+                    After& after);
+  void EndUnknown(const Line& line, const std::string& id);
+  void EndLine(const Line& line, const Status& status, const std::string& reason,
+               uint64_t present_attach_number, After& after);
+  void Gone(const Line& line);
+
+  // tether_ops.cc: ops of a session.
+  void Admit(const Line& line, std::shared_ptr<SessionOp> op, After& after);
+  void OnDrain(const Line& line, const pb::TetherRequest::Drain& drain, After& after);
+  void Pump(const std::string& id, Ops& ops, After& after);
+  void StartOp(const std::shared_ptr<SessionOp>& op);
+  Status Reserve(const std::shared_ptr<SessionOp>& op, const Plan& plan);
+  void OpDone(const std::shared_ptr<SessionOp>& op, const Outcome& outcome);
+  void FinishOp(const std::shared_ptr<SessionOp>& op, const Result<Revision>& result);
+
+  // session_commits.cc: what the table wants committed.
+  void Flush(After& after);
+  void ProposeEnd(const Session& session);
+  void EndDone(const std::string& id, EndReason reason, const Outcome& outcome);
+  void ProposeMark(const std::string& id, const Session& session);
+  void MarkDone(const std::string& id, SessionMark written, const Outcome& outcome);
+  void AnswerDrains(const std::string& id, const Result<Revision>& result, After& after);
+
+  std::shared_ptr<Ground> ground_;
+  mutable std::mutex mu_;
+  // Guarded by mu_.
+  SessionTable table_;
+  std::unordered_map<std::string, Ops> ops_;
+  std::unordered_map<uint64_t, Line> lines_;
+  uint64_t next_stream_ = 1;
+  bool stopping_ = false;
+};
+
+}  // namespace datawire::directory

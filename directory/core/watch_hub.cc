@@ -1,0 +1,158 @@
+#include "core/watch_hub.h"
+
+#include "core/subscriber.h"
+#include "core/watcher.h"
+#include "datawire/wire.h"
+
+namespace datawire::directory {
+namespace {
+
+class SubscriberHandle final : public Subscriber {
+ public:
+  explicit SubscriberHandle(std::shared_ptr<SubscriberState> state) : state_(std::move(state)) {}
+  ~SubscriberHandle() override {
+    state_->gate.Detach();
+    state_->Close();
+  }
+  Status OnRequest(const pb::SubscribeRequest& request) override {
+    return state_->OnRequest(request);
+  }
+  std::optional<std::string> Next() override { return state_->Next(); }
+
+ private:
+  std::shared_ptr<SubscriberState> state_;
+};
+
+class WatcherHandle final : public Watcher {
+ public:
+  WatcherHandle(std::shared_ptr<WatchHub> hub, std::shared_ptr<WatcherState> state)
+      : hub_(std::move(hub)), state_(std::move(state)) {}
+  ~WatcherHandle() override {
+    state_->gate.Detach();
+    hub_->Remove(state_);
+  }
+  Result<std::optional<std::string>> Next() override { return state_->Next(); }
+
+ private:
+  std::shared_ptr<WatchHub> hub_;
+  std::shared_ptr<WatcherState> state_;
+};
+
+}  // namespace
+
+WatchHub::WatchHub(std::shared_ptr<Ground> ground)
+    : ground_(std::move(ground)), published_number_(ground_->view.Applied().number) {}
+
+std::unique_ptr<Subscriber> WatchHub::OpenSubscriber(Stream& stream) {
+  auto state = std::make_shared<SubscriberState>(ground_, shared_from_this(), stream);
+  {
+    std::lock_guard lock(mu_);
+    subscribers_.insert(state);
+  }
+  state->gate.Wake();  // the first mark
+  return std::make_unique<SubscriberHandle>(std::move(state));
+}
+
+Result<std::unique_ptr<Watcher>> WatchHub::OpenWatcher(const pb::WatchRequest& request,
+                                                       Stream& stream) {
+  std::optional<Address> prefix;
+  if (!request.prefix().empty()) {
+    DW_ASSIGN(prefix, Address::Parse(request.prefix()));
+  }
+  const Revision after = FromWire(request.after());
+  const Revision applied = ground_->view.Applied();
+  if (request.has_after() && after.epoch == applied.epoch && after > applied)
+    return Status(Code::kBehind, "asked for changes after " + after.ToString() +
+                                     ", this node is at " + applied.ToString());
+  std::shared_ptr<WatcherState> state;
+  {
+    std::lock_guard lock(mu_);
+    // Under the lock of Publish: what it is told from now on is newer than `published`.
+    state = std::make_shared<WatcherState>(ground_, prefix, stream, published());
+    if (request.has_after())
+      state->StartAfter(after);
+    else if (request.no_snapshot())
+      state->StartNow();
+    else
+      state->StartWithSnapshot();
+    watchers_.insert(state);
+  }
+  state->gate.Wake();
+  return std::unique_ptr<Watcher>(
+      std::make_unique<WatcherHandle>(shared_from_this(), std::move(state)));
+}
+
+void WatchHub::Publish(const Published& published) {
+  std::vector<std::pair<std::shared_ptr<SubscriberState>, std::string>> marks;
+  std::vector<std::shared_ptr<WatcherState>> watchers;
+  std::vector<std::shared_ptr<SubscriberState>> all;
+  {
+    std::lock_guard lock(mu_);
+    for (const Published::Change& change : published.addresses) {
+      const std::string key = change.address.Key();
+      const auto mark = [&marks](const auto& entry) {
+        for (const auto& subscriber : entry.second) marks.emplace_back(subscriber, entry.first);
+      };
+      if (const auto it = index_.find(key); it != index_.end()) mark(*it);
+      if (!change.subtree) continue;
+      const auto end = index_.lower_bound(key + '\1');
+      for (auto it = index_.lower_bound(key + '\0'); it != end; ++it) mark(*it);
+    }
+    watchers.assign(watchers_.begin(), watchers_.end());
+  }
+  for (const auto& [subscriber, key] : marks) subscriber->MarkDirty(key);
+  std::shared_ptr<SharedBatch> batch;
+  if (!published.events.empty() && !watchers.empty()) {
+    batch = std::make_shared<SharedBatch>();
+    batch->at = published.at;
+    batch->events = published.events;
+    batch->messages = EncodeChanges(published.at, published.events, std::nullopt);
+    ++ground_->counts.watch_events;
+  }
+  published_number_ = published.at.number;
+  for (const auto& watcher : watchers) watcher->Publish(published.at, batch);
+}
+
+void WatchHub::Tick(BootTime now) {
+  std::vector<std::shared_ptr<SubscriberState>> subscribers;
+  std::vector<std::shared_ptr<WatcherState>> watchers;
+  {
+    std::lock_guard lock(mu_);
+    subscribers.assign(subscribers_.begin(), subscribers_.end());
+    watchers.assign(watchers_.begin(), watchers_.end());
+  }
+  for (const auto& subscriber : subscribers) subscriber->Tick(now);
+  for (const auto& watcher : watchers) watcher->Tick(now);
+}
+
+WatchHub::Summary WatchHub::summary() const {
+  std::lock_guard lock(mu_);
+  return {subscribers_.size(), subscriptions_, watchers_.size()};
+}
+
+void WatchHub::Index(const std::string& key, const std::shared_ptr<SubscriberState>& subscriber) {
+  std::lock_guard lock(mu_);
+  if (index_[key].insert(subscriber).second) ++subscriptions_;
+}
+
+void WatchHub::Unindex(const std::string& key, const std::shared_ptr<SubscriberState>& subscriber) {
+  std::lock_guard lock(mu_);
+  const auto it = index_.find(key);
+  if (it == index_.end()) return;
+  subscriptions_ -= it->second.erase(subscriber);
+  if (it->second.empty()) index_.erase(it);
+}
+
+void WatchHub::Remove(const std::shared_ptr<SubscriberState>& subscriber,
+                      const std::vector<std::string>& keys) {
+  for (const std::string& key : keys) Unindex(key, subscriber);
+  std::lock_guard lock(mu_);
+  subscribers_.erase(subscriber);
+}
+
+void WatchHub::Remove(const std::shared_ptr<WatcherState>& watcher) {
+  std::lock_guard lock(mu_);
+  watchers_.erase(watcher);
+}
+
+}  // namespace datawire::directory

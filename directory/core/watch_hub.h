@@ -1,0 +1,65 @@
+#pragma once
+
+#include <map>
+#include <memory>
+#include <mutex>
+#include <unordered_map>
+#include <unordered_set>
+#include <vector>
+
+#include "core/ground.h"
+
+namespace datawire::directory {
+
+class SubscriberState;
+class WatcherState;
+
+/// One revision's events, shared by the watchers; encoded once for those without a prefix.
+/// Immutable.
+struct SharedBatch {
+  Revision at;
+  std::string events;                 ///< encoded record.v1.History
+  std::vector<std::string> messages;  ///< encoded WatchResponses of the whole of it
+};
+
+/// Who is told of what changed. Publish marks and wakes, and never computes an answer: a change to
+/// many subscribers is a list of marks on the apply thread. Thread-safe.
+class WatchHub : public std::enable_shared_from_this<WatchHub> {
+ public:
+  explicit WatchHub(std::shared_ptr<Ground> ground);
+
+  std::unique_ptr<Subscriber> OpenSubscriber(Stream& stream);
+  Result<std::unique_ptr<Watcher>> OpenWatcher(const pb::WatchRequest& request, Stream& stream);
+
+  /// On the apply thread, in order.
+  void Publish(const Published& published);
+  /// Marks and progress messages each second.
+  void Tick(BootTime now);
+
+  struct Summary {
+    uint64_t subscribers = 0, subscriptions = 0, watchers = 0;
+  };
+  Summary summary() const;
+
+  /// Everything up to here has been marked: a subscriber with nothing marked is right at it.
+  Revision published() const { return ground_->At(published_number_); }
+
+  // For the streams.
+  void Index(const std::string& key, const std::shared_ptr<SubscriberState>& subscriber);
+  void Unindex(const std::string& key, const std::shared_ptr<SubscriberState>& subscriber);
+  void Remove(const std::shared_ptr<SubscriberState>& subscriber,
+              const std::vector<std::string>& keys);
+  void Remove(const std::shared_ptr<WatcherState>& watcher);
+
+ private:
+  std::shared_ptr<Ground> ground_;
+  std::atomic<uint64_t> published_number_{0};
+  mutable std::mutex mu_;
+  // Guarded by mu_. Keys are Address::Key(): what is below an address is a range.
+  std::map<std::string, std::unordered_set<std::shared_ptr<SubscriberState>>> index_;
+  std::unordered_set<std::shared_ptr<SubscriberState>> subscribers_;
+  std::unordered_set<std::shared_ptr<WatcherState>> watchers_;
+  uint64_t subscriptions_ = 0;
+};
+
+}  // namespace datawire::directory

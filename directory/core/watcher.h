@@ -1,0 +1,72 @@
+#pragma once
+
+#include <deque>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+
+#include "core/ground.h"
+#include "core/watch_hub.h"
+
+namespace datawire::directory {
+
+/// One Watch stream: a snapshot, then history, then what is published, each revision once and in
+/// order. Thread-safe; Next calls come one at a time.
+class WatcherState {
+ public:
+  WatcherState(std::shared_ptr<Ground> ground, std::optional<Address> prefix, Stream& stream,
+               Revision seen)
+      : gate(stream), ground_(std::move(ground)), prefix_(std::move(prefix)), seen_(seen) {}
+
+  void StartAfter(Revision after);
+  void StartWithSnapshot() { phase_ = kBegin; }
+  void StartNow() { StartAfter(seen_); }
+
+  Result<std::optional<std::string>> Next();
+  /// On the apply thread. `batch` is null when the revision has no events.
+  void Publish(Revision at, const std::shared_ptr<const SharedBatch>& batch);
+  void Tick(BootTime now);
+
+  StreamGate gate;
+
+ private:
+  enum Phase { kResync, kBegin, kSnapshot, kEnd, kHistory, kLive };
+  using Message = std::optional<std::string>;
+
+  /// One step of the phase: fills ready_, or moves on.
+  Status Advance();
+  Status ReadSnapshot();
+  Status ReadHistory();
+  void NextLive();
+  void Split(Revision at, const std::string& events);
+  Message TakeReady();
+
+  std::shared_ptr<Ground> ground_;
+  const std::optional<Address> prefix_;
+
+  // Bound to Next.
+  Phase phase_ = kHistory;
+  Revision position_;              // all up to here was handed out
+  std::deque<std::string> ready_;  // messages of one revision, or of one read of the history
+  std::unique_ptr<View::Snapshot> snapshot_;
+  BootTime snapshot_since_{};
+  std::string snapshot_after_;
+  bool first_ = true;
+
+  std::mutex mu_;
+  // Guarded by mu_.
+  Revision seen_;      // the latest published
+  bool live_ = false;  // batches are queued
+  std::deque<std::shared_ptr<const SharedBatch>> queue_;
+  size_t queue_bytes_ = 0;
+  bool overrun_ = false, progress_due_ = false, woken_ = false;
+  BootTime spoke_at_{};
+};
+
+/// The events of a History, as WatchResponses of at most 64 KiB: KIND_CHANGES_PART and, last,
+/// KIND_CHANGES. Only those within `prefix`, if there is one; none: no message.
+std::vector<std::string> EncodeChanges(Revision at, const std::string& history,
+                                       const std::optional<Address>& prefix);
+
+}  // namespace datawire::directory
