@@ -10,8 +10,10 @@ class View;
 
 /// The log of one machine, in the view's own RocksDB: one writer thread forms groups, checks guards
 /// on the state before the group, stages through the view into one WriteBatch together with the
-/// revision, writes it with a sync, publishes, answers. `view` outlives it.
-/// `probe_every`: how often an idle engine proves by a synced write that it can still commit.
+/// revision, writes it with a sync, publishes, answers. It takes what is queued and never lingers.
+/// After a failed write or sync nothing is acknowledged and all ops are refused; where the cause
+/// was a lack of space it tries again by itself, else the store must be reopened. `view` outlives
+/// it.
 Result<std::unique_ptr<Log>> OpenEmbedded(View& view);
 
 }  // namespace datawire::directory

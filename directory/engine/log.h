@@ -49,8 +49,8 @@ struct Outcome {
   /// OK; kConflict: a guard failed and nothing was written; kOverloaded: the queue is full;
   /// kUnavailable: not written; kOutcomeUnknown: only after the deadline.
   Status status;
-  Revision at;                      ///< OK: the commit's revision. Else: a revision at which the guard failed
-  std::vector<Record> read;         ///< guard failed: the record of read_on_failure, if it exists
+  Revision at;  ///< OK: the commit's revision. Else: a revision at which the guard failed
+  std::vector<Record> read;  ///< guard failed: the record of read_on_failure, if it exists
 };
 
 /// One revision, applied atomically. Value.

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstdint>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -21,6 +22,27 @@ std::string SessionEnded(const std::string& id);
 Result<std::pair<Address, std::string>> ParseRegistration(const std::string& key);
 /// The 16-byte instance of (identity, static or session, URL): record.proto.
 std::string InstanceOf(const std::string& identity, bool is_static, const std::string& url);
+
+// What only the view has.
+inline constexpr char kAuthority[] = "m/epoch";
+inline constexpr char kApplied[] = "m/applied";
+inline constexpr char kHistoryFloor[] = "m/history";
+std::string Row(const Address& address);         ///< r/: what the address itself matches
+std::string SubtreeRow(const Address& address);  ///< u/: what addresses below it match
+std::string Domain(std::string_view domain);     ///< y/
+/// x/: registrations of a session; `registration` is a d/ key.
+std::string Index(const std::string& session, const std::string& registration);
+std::string IndexPrefix(const std::string& session);
+std::string Orphan(const std::string& registration);  ///< k/: its session has ended
+std::string OrphansFrom(const Address& address);
+std::string OrphansTo(const Address& address);
+enum class Queue : char { kTombstones = 't', kLastEndpoints = 'l' };
+std::string Sweep(Queue queue, uint64_t since, std::string_view key);  ///< w/
+std::string History(uint64_t revision);                                ///< h/
+/// True for keys that an op may write.
+bool IsRecord(std::string_view key);
+/// The first key after all that begin with `prefix`; `prefix` does not end in \xff.
+std::string After(std::string prefix);
 }  // namespace keys
 
 }  // namespace datawire::directory

@@ -5,6 +5,7 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "datawire/address.h"
@@ -14,7 +15,8 @@
 
 namespace rocksdb {
 class DB;
-}
+class Env;
+}  // namespace rocksdb
 
 namespace datawire::directory {
 
@@ -29,7 +31,7 @@ struct Row {
 struct Match {
   std::optional<Address> matched;
   std::shared_ptr<const Row> row;
-  uint64_t hash = 0;  ///< of the row and `matched`: what Subscribe compares
+  uint64_t hash = 0;  ///< that of the row, which depends on `matched` too: what Subscribe compares
 };
 
 /// What a Publish changed. Shared by all watchers.
@@ -40,21 +42,23 @@ struct Published {
   };
   Revision at;
   std::vector<Change> addresses;  ///< rows that changed, appeared or went
-  std::string events;                ///< encoded datawire.record.v1.History; empty: none
+  std::string events;             ///< encoded datawire.record.v1.History; empty: none
 };
 
 /// Key and revision of something a sweep is due for.
 struct Due {
-  std::string key;         ///< of the record
-  uint64_t modified = 0;   ///< guard the erase or change on it
-  uint64_t since = 0;      ///< revision at which it became due
+  std::string key;        ///< of the record
+  uint64_t modified = 0;  ///< guard the erase or change on it
+  uint64_t since = 0;     ///< revision at which it became due
 };
 
 struct ViewOptions {
   size_t row_cache_bytes = 64ull << 20;
   size_t block_cache_bytes = 64ull << 20;
   uint64_t history_bytes = 256ull << 20;
-  bool sync = true;  ///< false only for benchmarks of the view itself
+  bool sync = true;                      ///< false only for benchmarks of the view itself
+  uint64_t reserve_bytes = 16ull << 20;  ///< free disc that only ops that free space may use
+  rocksdb::Env* env = nullptr;  ///< tests of failing discs; null: the system's. Outlives the view
 };
 
 /// The local readable replica: RocksDB plus a sharded, bounded cache of encoded rows. Reads are
@@ -105,8 +109,9 @@ class View final : public Applier {
    public:
     virtual ~Snapshot() = default;
     virtual Revision at() const = 0;
-    /// Rows of `prefix` and below (all, if none), address order with an ancestor before what is below
-    /// it, beginning after `after` (a Key() of an address; empty: from the start), at most `most`.
+    /// Rows of `prefix` and below (all, if none), address order with an ancestor before what is
+    /// below it, beginning after `after` (a Key() of an address; empty: from the start), at most
+    /// `most`.
     struct Item {
       Address address;
       std::shared_ptr<const Row> row;
@@ -122,14 +127,15 @@ class View final : public Applier {
   };
   std::unique_ptr<Snapshot> Hold() const;
 
-  /// Encoded record.v1.History of each revision after `after` that has events, oldest first, at most
-  /// `most_bytes` (at least one). kAborted when history no longer reaches back to `after`.
+  /// Encoded record.v1.History of each revision after `after` that has events, oldest first, at
+  /// most `most_bytes` (at least one). kAborted when history no longer reaches back to `after`.
   Result<std::vector<std::pair<Revision, std::string>>> History(Revision after,
                                                                 size_t most_bytes) const;
 
   // Sweeping: queues kept while staging, both cut at `up_to` (a revision number), oldest first.
-  std::vector<Due> DueTombstones(uint64_t up_to, size_t most) const;     ///< erase these records
-  std::vector<Due> DueLastEndpoints(uint64_t up_to, size_t most) const;  ///< end these registrations
+  std::vector<Due> DueTombstones(uint64_t up_to, size_t most) const;  ///< erase these records
+  std::vector<Due> DueLastEndpoints(uint64_t up_to,
+                                    size_t most) const;  ///< end these registrations
   /// Drops history at and before revision `up_to`; the byte bound is kept by Publish itself.
   void TrimHistory(uint64_t up_to);
 
@@ -140,9 +146,16 @@ class View final : public Applier {
   Counts counts() const;
 
   rocksdb::DB& db();
+  const std::string& path() const;
+  const ViewOptions& options() const;
+  /// Tests only: called where a reader (`read`: after each read of the store, `fill`: before what
+  /// it read enters the cache) could be overtaken by a Publish. Before any read.
+  void SetStopPoint(std::function<void(std::string_view)> stop);
 
  private:
   struct Impl;
+  static Result<std::unique_ptr<View>> Start(const std::string& path, const Authority* create,
+                                             ViewOptions options);
   explicit View(std::unique_ptr<Impl> impl);
   std::unique_ptr<Impl> impl_;
 };

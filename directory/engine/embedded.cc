@@ -1,0 +1,291 @@
+#include "engine/embedded.h"
+
+#include <rocksdb/db.h>
+#include <rocksdb/utilities/write_batch_with_index.h>
+
+#include <algorithm>
+#include <condition_variable>
+#include <deque>
+#include <mutex>
+#include <thread>
+
+#include "datawire/limits.h"
+#include "engine/group.h"
+#include "view/view.h"
+
+namespace datawire::directory {
+namespace {
+
+using namespace std::chrono_literals;
+
+constexpr auto kSlowCommit = 1s;     // a commit that takes longer: not healthy
+constexpr auto kRetryEvery = 250ms;  // after a failure, and between looks at the free space
+constexpr auto kStopMost = 5s;       // Stop gives what is queued so long
+
+Outcome Refusal(Code code, std::string why) {
+  Outcome out;
+  out.status = Status(code, std::move(why));
+  return out;
+}
+
+class Embedded final : public Log {
+ public:
+  explicit Embedded(View& view) : view_(view), last_ok_(BootClock::now()) {
+    writer_ = std::thread([this] { Run(); });
+  }
+  ~Embedded() override { Stop(); }
+
+  void Propose(Op op, BootTime deadline, Done done) override;
+  void ReadBarrier(BootTime deadline, std::function<void(Result<Revision>)> done) override;
+  Freshness Fresh() const override;
+  std::string name() const override { return "embedded"; }
+  void Stop() override;
+
+ private:
+  struct Item {
+    Op op;
+    BootTime deadline;
+    Done done;
+  };
+  struct Answer {
+    Done done;
+    Outcome outcome;
+  };
+
+  // Writer thread.
+  void Run();
+  bool WaitForWork(std::deque<Item>* work);
+  void Commit(std::deque<Item>& work);
+  void Take(Item item, Group& group, std::vector<Answer>& answers);
+  Status Write(const Group& group);
+  Status Blocked(const Op& op);
+  void LookAtSpace(BootTime now);
+  void TryResume(BootTime now);
+  void SetHealth(const Status& status);
+
+  View& view_;
+  std::thread writer_;
+  std::mutex stop_mutex_;  // one Stop at a time; held while joining
+
+  mutable std::mutex mutex_;
+  std::condition_variable wake_;
+  std::deque<Item> queue_;                    // by mutex_
+  bool stopping_ = false, finished_ = false;  // by mutex_
+  BootTime stop_by_{};                        // by mutex_
+  std::optional<BootTime> committing_since_;  // by mutex_
+  BootTime last_ok_;                          // by mutex_
+  Status failure_;                            // by mutex_: why commits do not work
+
+  // Writer thread only.
+  bool space_low_ = false, failed_ = false, resumable_ = false;
+  BootTime space_seen_{}, resume_tried_{};
+  std::string space_;
+};
+
+void Embedded::Propose(Op op, BootTime deadline, Done done) {
+  Status refused = CheckOp(op);
+  {
+    const std::lock_guard lock(mutex_);
+    if (refused.ok() && stopping_)
+      refused = Status(Code::kUnavailable, "the directory is stopping");
+    if (refused.ok() && queue_.size() >= limits::kProposeQueue)
+      refused =
+          Status(Code::kOverloaded, "the write queue is full, " +
+                                        std::to_string(limits::kProposeQueue) + " ops wait in it")
+              .set_retry_after(100ms);
+    if (refused.ok()) {
+      queue_.push_back({std::move(op), deadline, std::move(done)});
+      if (queue_.size() > 1) return;  // the writer is awake, or about to be
+    }
+  }
+  if (refused.ok()) {
+    wake_.notify_one();
+    return;
+  }
+  Outcome outcome;
+  outcome.status = std::move(refused);
+  outcome.at = view_.Applied();
+  done(outcome);
+}
+
+// All that was acknowledged is applied, and what is queued behind it is not: an op without guards
+// or changes, in the queue like any other, proves that this is still the one that writes.
+void Embedded::ReadBarrier(BootTime deadline, std::function<void(Result<Revision>)> done) {
+  Propose({}, deadline, [done = std::move(done)](const Outcome& outcome) {
+    if (outcome.status.ok())
+      done(outcome.at);
+    else
+      done(outcome.status);
+  });
+}
+
+Log::Freshness Embedded::Fresh() const {
+  const BootTime now = BootClock::now();
+  const std::lock_guard lock(mutex_);
+  if (!failure_.ok()) return {last_ok_, false, failure_.message()};
+  if (!committing_since_) return {now, true, ""};
+  const auto since = now - *committing_since_;
+  if (since < kSlowCommit) return {*committing_since_, true, ""};
+  const auto ms = std::chrono::duration_cast<std::chrono::milliseconds>(since).count();
+  return {*committing_since_, false,
+          "a commit has waited for the disc for " + std::to_string(ms) + " ms"};
+}
+
+void Embedded::Stop() {
+  const std::lock_guard one(stop_mutex_);
+  {
+    const std::lock_guard lock(mutex_);
+    if (!stopping_) stop_by_ = BootClock::now() + kStopMost;
+    stopping_ = true;
+  }
+  wake_.notify_one();
+  if (writer_.joinable()) writer_.join();
+}
+
+void Embedded::Run() {
+  std::deque<Item> work;
+  while (WaitForWork(&work)) {
+    const BootTime now = BootClock::now();
+    TryResume(now);
+    while (!work.empty()) Commit(work);
+  }
+}
+
+bool Embedded::WaitForWork(std::deque<Item>* work) {
+  std::unique_lock lock(mutex_);
+  while (queue_.empty() && !stopping_) {
+    if (!failed_) {
+      wake_.wait(lock);
+      continue;
+    }
+    wake_.wait_for(lock, kRetryEvery);
+    if (queue_.empty() && !stopping_) break;  // nothing to write: try to get well
+  }
+  if (queue_.empty() && stopping_) return false;
+  work->swap(queue_);
+  return true;
+}
+
+void Embedded::Commit(std::deque<Item>& work) {
+  const BootTime now = BootClock::now();
+  BootTime stop_by = BootTime::max();
+  {
+    const std::lock_guard lock(mutex_);
+    committing_since_ = now;
+    if (stopping_) stop_by = stop_by_;
+  }
+  LookAtSpace(now);
+  const Revision applied = view_.Applied();
+  Group group({applied.epoch, applied.number + 1},
+              [this](const std::string& key) { return view_.Get(key); });
+  std::vector<Answer> answers;
+  while (!work.empty()) {
+    Item& item = work.front();
+    if (now > item.deadline || now > stop_by) {
+      answers.push_back({std::move(item.done),
+                         Refusal(Code::kUnavailable, "not written: its deadline passed first")});
+    } else if (Status blocked = Blocked(item.op); !blocked.ok()) {
+      answers.push_back({std::move(item.done), Refusal(blocked.code(), blocked.message())});
+    } else if (group.Fits(item.op)) {
+      Take(std::move(item), group, answers);
+    } else {
+      break;
+    }
+    work.pop_front();
+  }
+  const Status written = group.writes() ? Write(group) : Status::Ok();
+  if (group.writes()) SetHealth(written);
+  {
+    const std::lock_guard lock(mutex_);
+    committing_since_.reset();
+    if (failure_.ok()) last_ok_ = BootClock::now();
+  }
+  const Revision at = view_.Applied();
+  for (Answer& answer : answers) {
+    if (answer.outcome.status.ok()) {
+      answer.outcome.status = written;
+      answer.outcome.at = at;
+    }
+    answer.done(answer.outcome);
+  }
+}
+
+void Embedded::Take(Item item, Group& group, std::vector<Answer>& answers) {
+  Outcome outcome = group.Add(item.op);
+  if (!outcome.status.ok()) outcome.at = view_.Applied();
+  answers.push_back({std::move(item.done), std::move(outcome)});
+}
+
+Status Embedded::Write(const Group& group) {
+  rocksdb::WriteBatchWithIndex batch(rocksdb::BytewiseComparator(), 0, /*overwrite_key=*/true);
+  const Revision at = group.batch().at;
+  if (Status staged = view_.Stage(group.batch(), batch); !staged.ok()) {
+    view_.Discard(at);
+    return {Code::kUnavailable, "not written: " + staged.message()};
+  }
+  rocksdb::WriteOptions options;
+  options.sync = view_.options().sync;
+  const rocksdb::Status status = view_.db().Write(options, batch.GetWriteBatch());
+  if (status.ok()) {
+    view_.Publish(at);
+    return {};
+  }
+  view_.Discard(at);
+  failed_ = true;
+  resumable_ = status.IsNoSpace() || status.subcode() == rocksdb::Status::kNoSpace;
+  resume_tried_ = BootClock::now();
+  if (resumable_)
+    return Status(Code::kOverloaded, "not written, no space on the disc of " + view_.path())
+        .set_retry_after(1s);
+  return {Code::kUnavailable, "not written, the store must be reopened: restart the directory (" +
+                                  status.ToString() + ")"};
+}
+
+Status Embedded::Blocked(const Op& op) {
+  const bool only_reads = op.changes.empty();
+  if (failed_) {
+    const std::lock_guard lock(mutex_);
+    if (resumable_ && op.frees_space) return {Code::kUnavailable, failure_.message()};
+    return failure_;
+  }
+  if (space_low_ && !op.frees_space && !only_reads)
+    return Status(Code::kOverloaded, space_).set_retry_after(1s);
+  return {};
+}
+
+// Below the reserve only ops that free space go through: with what is left of it a withdraw can
+// still be written and compaction can still work.
+void Embedded::LookAtSpace(BootTime now) {
+  const uint64_t reserve = view_.options().reserve_bytes;
+  if (reserve == 0 || now - space_seen_ < kRetryEvery) return;
+  space_seen_ = now;
+  uint64_t free = 0;
+  if (!view_.db().GetEnv()->GetFreeSpace(view_.path(), &free).ok()) return;
+  space_low_ = free < reserve;
+  if (space_low_)
+    space_ = "no space: " + std::to_string(free >> 10) + " KiB are free on the disc of " +
+             view_.path() + ", at least " + std::to_string(reserve >> 10) + " KiB are wanted";
+}
+
+// After a lack of space RocksDB goes on once there is some; any other failed write or sync leaves
+// it unknown what the disc holds, and only reopening tells.
+void Embedded::TryResume(BootTime now) {
+  if (!failed_ || !resumable_ || now - resume_tried_ < kRetryEvery) return;
+  resume_tried_ = now;
+  if (!view_.db().Resume().ok()) return;
+  failed_ = false;
+  SetHealth(Status::Ok());
+}
+
+void Embedded::SetHealth(const Status& status) {
+  const std::lock_guard lock(mutex_);
+  failure_ = failed_ ? status : Status::Ok();
+}
+
+}  // namespace
+
+Result<std::unique_ptr<Log>> OpenEmbedded(View& view) {
+  return std::unique_ptr<Log>(new Embedded(view));
+}
+
+}  // namespace datawire::directory

@@ -1,0 +1,163 @@
+#include <rocksdb/cache.h>
+#include <rocksdb/filter_policy.h>
+#include <rocksdb/table.h>
+#include <rocksdb/utilities/table_properties_collectors.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <filesystem>
+
+#include "datawire/clock.h"
+#include "view/impl.h"
+
+namespace datawire::directory {
+namespace {
+
+namespace fs = std::filesystem;
+
+rocksdb::Options StoreOptions(const ViewOptions& view, bool create) {
+  rocksdb::BlockBasedTableOptions table;
+  table.block_cache = rocksdb::NewLRUCache(view.block_cache_bytes);
+  table.filter_policy.reset(rocksdb::NewBloomFilterPolicy(10));
+  table.cache_index_and_filter_blocks = true;
+  table.pin_l0_filter_and_index_blocks_in_cache = true;
+
+  rocksdb::Options out;
+  if (view.env != nullptr) out.env = view.env;
+  out.create_if_missing = create;
+  out.table_factory.reset(rocksdb::NewBlockBasedTableFactory(table));
+  out.write_buffer_size = 16 << 20;
+  out.max_write_buffer_number = 3;
+  out.max_total_wal_size = 64 << 20;
+  out.max_open_files = 256;
+  out.max_background_jobs = 2;
+  out.bytes_per_sync = 1 << 20;
+  out.keep_log_file_num = 3;
+  out.max_log_file_size = 1 << 20;
+  out.max_manifest_file_size = 16 << 20;
+  // Queues leave runs of deletions behind: compact them away before scans walk over them.
+  out.table_properties_collector_factories.push_back(
+      rocksdb::NewCompactOnDeletionCollectorFactory(1024, 512));
+  // A write torn by power loss is the last one and was not acknowledged.
+  out.wal_recovery_mode = rocksdb::WALRecoveryMode::kPointInTimeRecovery;
+  return out;
+}
+
+Status Refused(Code code, const std::string& path, const std::string& why) {
+  return {code, "data directory " + path + " " + why};
+}
+
+Status OpenFailed(const std::string& path, const rocksdb::Status& status) {
+  const std::string text = status.ToString();
+  if (text.find("LOCK") != std::string::npos || text.find("lock ") != std::string::npos) {
+    if (errno != EACCES && text.find("ermission denied") == std::string::npos)
+      return Refused(Code::kUnavailable, path,
+                     "is in use by another process: stop that one, or name another with --data");
+  }
+  if (text.find("ermission denied") != std::string::npos ||
+      text.find("ead-only file system") != std::string::npos)
+    return Refused(Code::kDenied, path, "is not writable: give this user write access to it");
+  if (status.IsCorruption())
+    return Refused(Code::kCorrupt, path, "fails its checks, restore it from a backup: " + text);
+  if (status.IsNoSpace())
+    return Refused(Code::kOverloaded, path, "has no space left: free some and start again");
+  return Refused(Code::kUnavailable, path, "cannot be opened: " + text);
+}
+
+Status CheckPlace(const std::string& path, bool create) {
+  std::error_code error;
+  if (!create && !fs::exists(path + "/CURRENT", error)) {
+    if (error && error != std::errc::no_such_file_or_directory &&
+        error != std::errc::not_a_directory)
+      return Refused(Code::kDenied, path, "cannot be read: " + error.message());
+    return Refused(Code::kNotFound, path,
+                   "holds no directory: create one there with --init, or name the right one "
+                   "with --data");
+  }
+  if (create && !fs::create_directories(path, error) && error)
+    return Refused(Code::kDenied, path, "cannot be created: " + error.message());
+  if (::access(path.c_str(), W_OK | X_OK) != 0)
+    return Refused(Code::kDenied, path, "is not writable: give this user write access to it");
+  return {};
+}
+
+Status WriteAuthority(rocksdb::DB& db, const View::Authority& authority) {
+  record::Authority value;
+  value.set_cluster_id(authority.cluster_id);
+  value.set_epoch(authority.epoch);
+  value.set_created_wall_ms(WallMillis());
+  value.set_format(kFormat);
+  rocksdb::WriteBatch batch;
+  batch.Put(keys::kAuthority, EncodeRecord({keys::kAuthority, value.SerializeAsString(), 0, 0}));
+  AppliedState state;
+  state.at = {authority.epoch, 0};
+  batch.Put(keys::kApplied, EncodeApplied(state));
+  rocksdb::WriteOptions options;
+  options.sync = true;
+  return FromRocks(db.Write(options, &batch), "creating the directory");
+}
+
+}  // namespace
+
+Result<std::unique_ptr<View>> View::Start(const std::string& path, const Authority* create,
+                                          ViewOptions options) {
+  DW_RETURN_IF_ERROR(CheckPlace(path, create != nullptr));
+  auto impl = std::make_unique<Impl>();
+  impl->path = path;
+  impl->options = options;
+  impl->cache = std::make_unique<RowCache>(options.row_cache_bytes);
+  rocksdb::DB* db = nullptr;
+  errno = 0;
+  const auto opened = rocksdb::DB::Open(StoreOptions(options, create != nullptr), path, &db);
+  if (!opened.ok()) return OpenFailed(path, opened);
+  impl->db.reset(db);
+
+  const Reading newest{db, nullptr, nullptr};
+  DW_ASSIGN(std::optional<Record> stored, newest.GetRecord(keys::kAuthority));
+  if (stored && create)
+    return Refused(Code::kConflict, path,
+                   "is already initialised: start without --init, or name an empty one");
+  if (!stored) {
+    if (!create)
+      return Refused(Code::kNotFound, path,
+                     "was not initialised to the end: run it once with --init");
+    DW_RETURN_IF_ERROR(WriteAuthority(*db, *create));
+    DW_ASSIGN(stored, newest.GetRecord(keys::kAuthority));
+  }
+  record::Authority authority;
+  if (!stored || !authority.ParseFromString(stored->value)) return CorruptValue(keys::kAuthority);
+  if (authority.format() > kFormat)
+    return Refused(Code::kUnsupported, path,
+                   "has format " + std::to_string(authority.format()) +
+                       ", this program knows formats up to " + std::to_string(kFormat) +
+                       ": start it with the newer program that wrote it");
+  impl->authority = {authority.cluster_id(), authority.epoch()};
+  DW_ASSIGN(std::optional<std::string> applied, newest.Get(keys::kApplied));
+  if (!applied) return CorruptValue(keys::kApplied);
+  DW_ASSIGN(impl->state, DecodeApplied(*applied));
+  impl->counted = impl->state;
+  DW_ASSIGN(std::optional<std::string> floor, newest.Get(keys::kHistoryFloor));
+  if (floor) {
+    DW_ASSIGN(impl->floor, DecodeFloor(*floor));
+  }
+  impl->applied = impl->state.at.number;
+  impl->point = std::make_shared<PublishedPoint>(db, impl->state.at);
+  return std::unique_ptr<View>(new View(std::move(impl)));
+}
+
+Result<std::unique_ptr<View>> View::Create(const std::string& path, const Authority& authority,
+                                           ViewOptions options) {
+  return Start(path, &authority, options);
+}
+
+Result<std::unique_ptr<View>> View::Open(const std::string& path, ViewOptions options) {
+  return Start(path, nullptr, options);
+}
+
+View::View(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+
+View::~View() {
+  impl_->point.reset();
+}
+
+}  // namespace datawire::directory

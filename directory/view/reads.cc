@@ -1,0 +1,213 @@
+// Records, snapshots, history and sweep queues of the view.
+#include "datawire/selector.h"
+#include "view/impl.h"
+
+namespace datawire::directory {
+namespace {
+
+// Rows of `prefix` and below: its own key, then its key and \0. Nothing else sorts in between.
+std::pair<std::string, std::string> RowRange(const std::optional<Address>& prefix) {
+  if (!prefix) return {"r/", "r0"};
+  return {keys::Row(*prefix), keys::Row(*prefix) + '\1'};
+}
+
+class Held final : public View::Snapshot {
+ public:
+  explicit Held(std::shared_ptr<const PublishedPoint> point) : point_(std::move(point)) {}
+  Revision at() const override { return point_->at; }
+
+  Result<std::vector<Item>> Rows(const std::optional<Address>& prefix, const std::string& after,
+                                 size_t most) const override {
+    auto [from, to] = RowRange(prefix);
+    if (!after.empty()) from = std::max(from, "r/" + after + '\0');
+    const rocksdb::Slice upper(to);
+    const Reading reading = point_->reading();
+    std::vector<Item> out;
+    auto it = reading.Range(from, &upper);
+    for (; it->Valid() && out.size() < most; it->Next()) {
+      DW_ASSIGN(Address address, Address::FromKey(it->key().ToStringView().substr(2)));
+      auto row = RowFromStored(it->value().ToStringView());
+      if (!row) return CorruptValue(it->key().ToStringView());
+      DW_ASSIGN(const std::optional<std::string> below, reading.Get(keys::SubtreeRow(address)));
+      out.push_back({std::move(address), std::move(row), below.has_value()});
+    }
+    DW_RETURN_IF_ERROR(FromRocks(it->status(), "listing"));
+    return out;
+  }
+
+  Status Registrations(const std::optional<Address>& prefix, const std::string& after, size_t most,
+                       std::vector<std::string>* events, std::string* next) const override {
+    std::string from = "d/", to = "d0";
+    if (prefix) {
+      // What is below sorts before the address's own registrations: \0 before \1.
+      from = "d/" + prefix->Key() + '\0';
+      to = keys::RegistrationsTo(*prefix);
+    }
+    if (!after.empty()) from = std::max(from, after + '\0');
+    std::string last;
+    next->clear();
+    size_t found = 0;
+    return EachRegistration(point_->reading(), from, to, [&](Registered& r) {
+      if (found == most) {
+        *next = last;
+        return false;
+      }
+      last = r.key;
+      if (!Listed(r.standing)) return true;
+      ++found;
+      events->push_back(EventOf(pb::Event::KIND_PUT, r.address, r.instance, r.registration,
+                                StateOf(r.standing), r.created)
+                            .SerializeAsString());
+      return true;
+    });
+  }
+
+ private:
+  const std::shared_ptr<const PublishedPoint> point_;
+};
+
+}  // namespace
+
+Result<std::optional<Record>> View::Get(const std::string& key) const {
+  return Reading{impl_->db.get(), nullptr, nullptr}.GetRecord(key);
+}
+
+Status View::Scan(const std::string& from, const std::string& to,
+                  const std::function<bool(const Record&)>& each) const {
+  const rocksdb::Slice upper(to);
+  auto it = Reading{impl_->db.get(), nullptr, nullptr}.Range(from, &upper);
+  for (; it->Valid(); it->Next()) {
+    DW_ASSIGN(const Record record, DecodeRecord(it->key().ToString(), it->value().ToStringView()));
+    if (!each(record)) return {};
+  }
+  return FromRocks(it->status(), "scanning");
+}
+
+Result<std::vector<std::string>> View::RegistrationsOf(const std::string& session_id) const {
+  const std::string prefix = keys::IndexPrefix(session_id), end = keys::After(prefix);
+  const rocksdb::Slice upper(end);
+  std::vector<std::string> out;
+  auto it = Reading{impl_->db.get(), nullptr, nullptr}.Range(prefix, &upper);
+  for (; it->Valid(); it->Next()) out.push_back("d/" + it->key().ToString().substr(prefix.size()));
+  DW_RETURN_IF_ERROR(FromRocks(it->status(), "reading a session's registrations"));
+  return out;
+}
+
+std::unique_ptr<View::Snapshot> View::Hold() const {
+  return std::make_unique<Held>(impl_->Point());
+}
+
+// ---- history
+
+Result<std::vector<std::pair<Revision, std::string>>> View::History(Revision after,
+                                                                    size_t most_bytes) const {
+  const auto point = impl_->Point();
+  const Reading reading = point->reading();
+  DW_ASSIGN(const std::optional<std::string> stored, reading.Get(keys::kHistoryFloor));
+  HistoryFloor floor;
+  if (stored) {
+    DW_ASSIGN(floor, DecodeFloor(*stored));
+  }
+  if (after.epoch != point->at.epoch || after.number < floor.revision || after > point->at)
+    return Status(Code::kAborted, "history does not hold what follows revision " +
+                                      after.ToString() + ", it reaches from " +
+                                      Revision{point->at.epoch, floor.revision}.ToString() +
+                                      " to " + point->at.ToString());
+  std::vector<std::pair<Revision, std::string>> out;
+  const std::string from = keys::History(after.number + 1), to = "h0";
+  const rocksdb::Slice upper(to);
+  size_t bytes = 0;
+  auto it = reading.Range(from, &upper);
+  for (; it->Valid() && (out.empty() || bytes < most_bytes); it->Next()) {
+    Reader key(it->key().ToStringView().substr(2)), value(it->value().ToStringView());
+    const uint64_t number = key.U64();
+    value.U64();
+    if (!key.ok() || !value.ok()) return CorruptValue(it->key().ToStringView());
+    bytes += value.rest().size();
+    if (!out.empty() && bytes > most_bytes) break;
+    out.emplace_back(Revision{point->at.epoch, number}, value.rest());
+  }
+  DW_RETURN_IF_ERROR(FromRocks(it->status(), "reading history"));
+  return out;
+}
+
+void View::TrimHistory(uint64_t up_to) {
+  const std::lock_guard lock(impl_->history_mutex);
+  impl_->Trim(std::min(up_to, impl_->applied.load()));
+}
+
+// One range deletion for all, in one batch with the floor that says so.
+void View::Impl::Trim(uint64_t up_to) {
+  if (up_to <= floor.revision) return;
+  HistoryFloor now{up_to, floor.bytes};
+  const std::string first = "h/", end = keys::History(up_to + 1);
+  const rocksdb::Slice upper(end);
+  {
+    rocksdb::ReadOptions read;
+    read.iterate_upper_bound = &upper;
+    std::unique_ptr<rocksdb::Iterator> it(db->NewIterator(read));
+    it->SeekToLast();
+    if (it->Valid() && it->key().starts_with(first))
+      now.bytes = Reader(it->value().ToStringView()).U64();
+    else if (!it->status().ok())
+      return;
+  }
+  rocksdb::WriteBatch batch;
+  batch.DeleteRange(first, end);
+  batch.Put(keys::kHistoryFloor, EncodeFloor(now));
+  if (db->Write(rocksdb::WriteOptions(), &batch).ok()) floor = now;
+}
+
+void View::Impl::KeepHistoryBound(uint64_t history_bytes) {
+  const std::lock_guard lock(history_mutex);
+  // An eighth of slack: trimming is rare.
+  if (history_bytes - floor.bytes <= options.history_bytes + options.history_bytes / 8) return;
+  const uint64_t wanted = history_bytes - options.history_bytes;  // at least so much must go
+  uint64_t low = floor.revision, high = state.at.number;
+  const std::string to = "h0";
+  const rocksdb::Slice upper(to);
+  auto it = Reading{db.get(), nullptr, nullptr}.Range(keys::History(low), &upper);
+  while (low < high) {  // the first revision whose sum reaches `wanted`
+    const uint64_t middle = low + (high - low) / 2;
+    it->Seek(keys::History(middle + 1));
+    const bool beyond = !it->Valid() || Reader(it->value().ToStringView()).U64() > wanted;
+    if (beyond)
+      high = middle;
+    else
+      low = middle + 1;
+  }
+  Trim(std::min(low + 1, state.at.number));
+}
+
+// ---- sweeping
+
+std::vector<Due> View::Impl::DueFrom(keys::Queue queue, uint64_t* from, uint64_t up_to,
+                                     size_t most) const {
+  std::vector<Due> out;
+  const std::string to = keys::After(std::string("w/") + static_cast<char>(queue));
+  const rocksdb::Slice upper(to);
+  const std::lock_guard lock(sweep_mutex);
+  auto it = Reading{db.get(), nullptr, nullptr}.Range(keys::Sweep(queue, *from, ""), &upper);
+  bool first = true;
+  for (; it->Valid() && out.size() < most; it->Next()) {
+    Reader key(it->key().ToStringView().substr(3));
+    Due due;
+    due.since = key.U64();
+    due.key = std::string(key.rest());
+    due.modified = Reader(it->value().ToStringView()).U64();
+    if (std::exchange(first, false)) *from = due.since;
+    if (due.since > up_to) break;
+    out.push_back(std::move(due));
+  }
+  return out;
+}
+
+std::vector<Due> View::DueTombstones(uint64_t up_to, size_t most) const {
+  return impl_->DueFrom(keys::Queue::kTombstones, &impl_->tombstones_from, up_to, most);
+}
+
+std::vector<Due> View::DueLastEndpoints(uint64_t up_to, size_t most) const {
+  return impl_->DueFrom(keys::Queue::kLastEndpoints, &impl_->last_endpoints_from, up_to, most);
+}
+
+}  // namespace datawire::directory
