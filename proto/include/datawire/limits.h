@@ -52,7 +52,7 @@ inline constexpr minutes kTombstoneLife{10};
 // Requests.
 inline constexpr size_t kUnaryBytes = 64 * 1024;
 inline constexpr size_t kBulkBytes = 1024 * 1024;
-inline constexpr size_t kMetadataBytes = 1024;
+inline constexpr size_t kMetadataBytes = 2048;  // 1 KiB, and as much for gRPC's own headers
 inline constexpr size_t kConnectionStreams = 100;  // open at once on one gRPC connection
 inline constexpr seconds kFirstRequest{10};        // a stream that says nothing for so long is closed
 inline constexpr seconds kBehindWait{2};   // min_revision waits so long, then BEHIND
@@ -95,5 +95,6 @@ inline constexpr size_t kCacheEntries = 100'000;
 inline constexpr size_t kCacheBytes = 64ull << 20;
 inline constexpr seconds kResolveDeadline{2};
 inline constexpr seconds kStreamSilence{10};
+inline constexpr size_t kResolverWaiters = 100'000;  // look-ups that wait at a time; as many as entries
 
 }  // namespace datawire::limits
