@@ -27,24 +27,27 @@ void Guard::Threw(const char* what) {
 void Guard::Sweep() {
   for (proton::link& link : closed_links_) {
     std::erase(refused_, link);
+    std::erase(admitted_, link);
     Free(link);
   }
-  for (proton::session& session : closed_sessions_) Free(session);
+  for (proton::session& session : closed_sessions_) {
+    const auto within = [&](const proton::link& link) { return link.session() == session; };
+    std::erase_if(refused_, within);
+    std::erase_if(admitted_, within);
+    Free(session);
+  }
   closed_links_.clear();
   closed_sessions_.clear();
 }
 
 bool Guard::Admit(proton::link link) {
   if (!link.uninitialized()) return true;  // the answer to an attach of ours
-  uint32_t links = 0;
-  pn_connection_t* connection = native::Of(link.connection());
-  for (pn_link_t* l = pn_link_head(connection, PN_REMOTE_ACTIVE); l;
-       l = pn_link_next(l, PN_REMOTE_ACTIVE))
-    ++links;
-  if (links <= max_links_) return true;
+  if (admitted_.size() < max_links_) {
+    admitted_.push_back(link);
+    return true;
+  }
   Refuse(link, "amqp:resource-limit-exceeded",
-         "link " + std::to_string(links) + " of this connection, at most " +
-             std::to_string(max_links_));
+         "this connection has " + std::to_string(max_links_) + " links already, the most it may");
   refused_.push_back(link);
   return false;
 }

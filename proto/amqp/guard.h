@@ -92,7 +92,7 @@ class Guard final : public proton::messaging_handler {
   std::optional<Failure> remote_error_;
   std::vector<proton::link> closed_links_;
   std::vector<proton::session> closed_sessions_;
-  std::vector<proton::link> refused_;
+  std::vector<proton::link> admitted_, refused_;  // of the peer's making, not closed by it yet
 };
 
 }  // namespace datawire::amqp

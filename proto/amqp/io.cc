@@ -50,7 +50,8 @@ Io::~Io() {
 }
 
 void Io::Post(std::function<void()> task) {
-  asio::post(impl_->core->context(), [core = impl_->core.get(), task = std::move(task)] {
+  Core* core = impl_->core.get();
+  core->Post(asio::make_strand(core->context()), [core, task = std::move(task)] {
     if (!core->stopping()) task();
   });
 }
@@ -96,6 +97,7 @@ void Io::Stop() {
   {
     std::lock_guard lock(core->mutex_);
     timers.swap(core->timers_);
+    core->dead_ = true;
   }
   timers.clear();
   // What is still queued holds its connections, and they this context: run it, so that it goes.

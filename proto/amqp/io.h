@@ -5,6 +5,7 @@
 #include <boost/asio/executor_work_guard.hpp>
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/ip/tcp.hpp>
+#include <boost/asio/post.hpp>
 #include <boost/asio/strand.hpp>
 #include <condition_variable>
 #include <map>
@@ -38,6 +39,15 @@ class Core {
   bool Add(Member* member, std::weak_ptr<Member> weak);
   void Remove(Member* member);
   bool stopping();
+  /// Posts to a strand; false, and nothing, once the threads are gone: what stays queued would hold
+  /// its connection, and that this context, for ever.
+  template <typename Task>
+  bool Post(const Strand& strand, Task task) {
+    std::lock_guard lock(mutex_);
+    if (dead_) return false;
+    asio::post(strand, std::move(task));
+    return true;
+  }
   /// On a thread of this Io.
   bool here() const;
 
@@ -49,6 +59,7 @@ class Core {
   std::mutex mutex_;
   std::condition_variable empty_;
   bool stopping_ = false;                              // guarded by mutex_
+  bool dead_ = false;                                  // guarded by mutex_
   std::map<Member*, std::weak_ptr<Member>> members_;   // guarded by mutex_
   std::map<uint64_t, std::shared_ptr<Timer>> timers_;  // guarded by mutex_
   uint64_t next_timer_ = 0;                            // guarded by mutex_

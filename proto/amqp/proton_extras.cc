@@ -9,6 +9,7 @@
 #include <proton/session.h>
 #include <proton/terminus.h>
 
+#include <cstring>
 #include <exception>
 
 #include "amqp/native.h"
@@ -111,6 +112,42 @@ Result<proton::tracker> Send(proton::sender& sender, const proton::message& mess
   } catch (const std::exception& e) {
     return Status(Code::kInvalid, std::string("the message cannot be encoded: ") + e.what());
   }
+}
+
+Status SendEncoded(proton::sender& sender, std::string_view message, uint64_t tag) {
+  if (!sender || !sender.active()) return Status(Code::kUnavailable, "the link is not open");
+  if (sender.credit() <= 0) return Status(Code::kOverloaded, "the link has no credit");
+  pn_link_t* link = native::Of(sender);
+  pn_delivery_t* delivery =
+      pn_delivery(link, pn_dtag(reinterpret_cast<const char*>(&tag), sizeof tag));
+  pn_link_send(link, message.data(), message.size());
+  pn_link_advance(link);
+  if (pn_link_snd_settle_mode(link) == PN_SND_SETTLED) pn_delivery_settle(delivery);
+  return {};
+}
+
+uint64_t TagOf(const proton::transfer& transfer) {
+  const pn_delivery_tag_t tag = pn_delivery_tag(native::Of(transfer));
+  uint64_t value = 0;
+  if (tag.size == sizeof value) std::memcpy(&value, tag.start, sizeof value);
+  return value;
+}
+
+void Forget(proton::sender& sender, uint64_t tag) {
+  pn_link_t* link = native::Of(sender);
+  for (pn_delivery_t* d = pn_unsettled_head(link); d; d = pn_unsettled_next(d)) {
+    const pn_delivery_tag_t its = pn_delivery_tag(d);
+    if (its.size != sizeof tag || std::memcmp(its.start, &tag, sizeof tag) != 0) continue;
+    pn_delivery_settle(d);
+    return;
+  }
+}
+
+bool Refused(const proton::link& link) {
+  pn_link_t* l = native::Of(link);
+  pn_terminus_t* wanted =
+      pn_link_is_sender(l) ? pn_link_remote_target(l) : pn_link_remote_source(l);
+  return pn_terminus_get_type(wanted) == PN_UNSPECIFIED;
 }
 
 void CloseWithError(proton::link& link, std::string_view condition, std::string_view description,

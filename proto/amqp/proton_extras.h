@@ -9,6 +9,7 @@
 #include <proton/sender.hpp>
 #include <proton/session.hpp>
 #include <proton/tracker.hpp>
+#include <proton/transfer.hpp>
 #include <string>
 #include <string_view>
 
@@ -42,6 +43,16 @@ RemoteOutcome Outcome(const proton::tracker& tracker);
 /// kOverloaded without credit (proton would send all the same), kUnavailable on a link that is not
 /// open, kInvalid for a message that proton cannot encode.
 Result<proton::tracker> Send(proton::sender& sender, const proton::message& message, uint64_t tag);
+
+/// The same with a message encoded before (proton::message::encode()).
+Status SendEncoded(proton::sender& sender, std::string_view message, uint64_t tag);
+/// The tag given to Send; 0 for one that is not ours.
+uint64_t TagOf(const proton::transfer& transfer);
+/// Settles what was sent with `tag`, if the link still has it unsettled; the peer is told.
+void Forget(proton::sender& sender, uint64_t tag);
+
+/// The peer answered an attach without the terminus asked for: an error follows (see Refuse).
+bool Refused(const proton::link& link);
 
 /// Closes with an error and its info map, which proton's close(error_condition) drops.
 void CloseWithError(proton::link& link, std::string_view condition, std::string_view description,

@@ -7,16 +7,17 @@ namespace datawire::amqp {
 
 template <typename Stream>
 bool Pump<Stream>::Post(std::function<void()> task) {
-  std::lock_guard lock(mutex_);
-  if (ended_) return false;
-  tasks_.push_back(std::move(task));
-  if (scheduled_) return true;
-  scheduled_ = true;
-  asio::post(strand_, [self = self()] {
+  {
+    std::lock_guard lock(mutex_);
+    if (ended_) return false;
+    tasks_.push_back(std::move(task));
+    if (scheduled_) return true;
+    scheduled_ = true;
+  }
+  return core_->Post(strand_, [self = self()] {
     self->RunTasks();
     self->Turn();
   });
-  return true;
 }
 
 template <typename Stream>
@@ -54,7 +55,7 @@ void Pump<Stream>::After(std::chrono::milliseconds delay, std::function<void()> 
 
 template <typename Stream>
 void Pump<Stream>::Close(std::chrono::milliseconds wait) {
-  asio::post(strand_, [self = self(), wait] {
+  core_->Post(strand_, [self = self(), wait] {
     if (self->over_ || self->closing_) return;
     self->closing_ = true;
     if (!self->connected_) return self->End(Status::Ok());
@@ -67,7 +68,7 @@ void Pump<Stream>::Close(std::chrono::milliseconds wait) {
 
 template <typename Stream>
 void Pump<Stream>::Abort(Status why) {
-  asio::post(strand_, [self = self(), why = std::move(why)] {
+  core_->Post(strand_, [self = self(), why = std::move(why)] {
     self->End(why);
     self->CloseSocket();
   });

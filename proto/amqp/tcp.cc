@@ -135,14 +135,14 @@ class TcpListener final : public Core::Member, public std::enable_shared_from_th
 
   void Start() {
     if (!core_->Add(this, weak_from_this())) return;
-    asio::post(strand_, [self = shared_from_this()] { self->Next(); });
+    core_->Post(strand_, [self = shared_from_this()] { self->Next(); });
   }
 
   void Stop() override { Shut(nullptr); }
 
-  /// Accepts no more; then `done`, on the strand.
-  void Shut(std::function<void()> done) {
-    asio::post(strand_, [self = shared_from_this(), done = std::move(done)] {
+  /// Accepts no more; then `done`, on the strand. False when a stopped Io has done it.
+  bool Shut(std::function<void()> done) {
+    return core_->Post(strand_, [self = shared_from_this(), done = std::move(done)] {
       boost::system::error_code ignored;
       self->acceptor_.close(ignored);
       self->pause_.cancel();
@@ -202,12 +202,12 @@ class TcpListener final : public Core::Member, public std::enable_shared_from_th
         std::move(accepted.handler), std::move(accepted.closed));
     ++open_;
     pump->set_gone([self = shared_from_this()] {
-      asio::post(self->strand_, [self] {
+      self->core_->Post(self->strand_, [self] {
         --self->open_;
         self->Next();
       });
     });
-    asio::post(strand, [pump, peer = std::move(peer), opened = std::move(accepted.opened)] {
+    core_->Post(strand, [pump, peer = std::move(peer), opened = std::move(accepted.opened)] {
       if (!pump->Join()) return pump->End(Status(Code::kCancelled, "the program stops"));
       pump->Prepare(peer);
       if (opened) opened(pump);
@@ -244,8 +244,8 @@ class ListenerHandle final : public Listener {
   HostPort bound() const override { return bound_; }
   void Close() override {
     auto done = std::make_shared<std::promise<void>>();
-    listener_->Shut([done] { done->set_value(); });
-    if (!listener_->core().here()) done->get_future().wait_for(std::chrono::seconds(1));
+    if (listener_->Shut([done] { done->set_value(); }) && !listener_->core().here())
+      done->get_future().wait_for(std::chrono::seconds(1));
   }
 
  private:
@@ -283,7 +283,7 @@ std::shared_ptr<Connection> Connection::Open(Io& io, const HostPort& peer,
   pump->set_gone([weak = std::weak_ptr(dialer)] {
     if (auto strong = weak.lock()) strong->Cancel();
   });
-  asio::post(strand, [dialer] { dialer->Start(); });
+  core->Post(strand, [dialer] { dialer->Start(); });
   return pump;
 }
 

@@ -19,6 +19,8 @@
 #include <proton/sender.hpp>
 #include <proton/sender_options.hpp>
 #include <proton/session.hpp>
+#include <proton/source.hpp>
+#include <proton/target.hpp>
 #include <proton/tracker.hpp>
 #include <proton/transport.hpp>
 #include <string>
@@ -111,10 +113,16 @@ struct End {
 /// Two Ios, a listener on loopback, and the ends of its connections.
 class AmqpTest : public testing::Test {
  protected:
-  ~AmqpTest() override {
-    client_io.Stop();
-    server_io.Stop();
-  }
+  /// Stops the Ios before the test's own variables go, which callbacks refer to: declare it after
+  /// them.
+  struct Halt {
+    explicit Halt(AmqpTest* t) : test(t) {}
+    ~Halt() {
+      test->client_io.Stop();
+      test->server_io.Stop();
+    }
+    AmqpTest* test;
+  };
 
   static ConnectionOptions Quick() {
     ConnectionOptions options;
