@@ -242,6 +242,15 @@ class Stopping(Server):
             directory.kill(signal.SIGINT)
             self.assertEqual(directory.wait(6), 0)
 
+    def test_a_second_signal_ends_it_at_once(self):
+        with Directory() as directory:
+            directory.sigstop()  # so that both signals are there when it looks
+            directory.kill(signal.SIGTERM)
+            directory.kill(signal.SIGINT)
+            directory.sigcont()
+            self.assertEqual(directory.wait(2), 1)
+            self.assertIn("a second signal", directory.output("stderr"))
+
     def test_a_frozen_subscriber_does_not_hold_it_up(self):
         with Directory() as directory, Api(directory) as api:
             # The client's side of the socket is never read after this.
