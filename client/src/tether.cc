@@ -42,13 +42,14 @@ std::shared_ptr<grpc::Channel> OpenChannel(const std::string& server) {
   return grpc::CreateCustomChannel(server, grpc::InsecureChannelCredentials(), args);
 }
 
-// One stream. Its events go to the functions given; it keeps itself alive until OnDone.
-// Thread-safe.
+// One stream. Its events go to the functions given; it keeps itself alive until OnDone, which hands
+// it over: gRPC's callback thread must not destroy what may be the process's last channel, since
+// that joins the callback threads. Thread-safe.
 class Attempt final : public grpc::ClientBidiReactor<pb::TetherRequest, pb::TetherResponse>,
                       public std::enable_shared_from_this<Attempt> {
  public:
   using OnMessage = std::function<void(pb::TetherResponse)>;
-  using OnLost = std::function<void(const Status&)>;
+  using OnLost = std::function<void(std::shared_ptr<Attempt>, const Status&)>;
 
   Attempt(const std::string& server, OnMessage on_message, OnLost on_lost)
       : stub_(pb::Directory::NewStub(OpenChannel(server))),
@@ -100,15 +101,16 @@ class Attempt final : public grpc::ClientBidiReactor<pb::TetherRequest, pb::Teth
   }
 
   void OnDone(const grpc::Status& status) override {
-    const auto self = std::move(self_);
-    on_lost_(Status(Code::kUnavailable,
-                    status.ok() ? "the directory closed the stream" : status.error_message()));
+    const OnLost on_lost = std::move(on_lost_);
+    on_lost(std::move(self_),
+            Status(Code::kUnavailable,
+                   status.ok() ? "the directory closed the stream" : status.error_message()));
   }
 
   const std::unique_ptr<pb::Directory::Stub> stub_;
   grpc::ClientContext context_;
   const OnMessage on_message_;
-  const OnLost on_lost_;
+  OnLost on_lost_;
   std::shared_ptr<Attempt> self_;
   pb::TetherResponse incoming_;
   std::mutex mutex_;
@@ -202,10 +204,15 @@ class Shell final : public TetherClient {
       Act();
       Show();
     }
+    core_.Abandon();
+    Act();
     Disconnect();
     // The cancelled attempts still report: wait for the last one, it holds a pointer to this.
+    std::deque<Event> last;
     std::unique_lock lock(mutex_);
     wake_.wait(lock, [this] { return attempts_ == 0; });
+    last.swap(events_);
+    lock.unlock();
   }
 
   void Act() {
@@ -229,10 +236,10 @@ class Shell final : public TetherClient {
             if (!core_.closed()) attempt->ReadNext();
           });
         },
-        [this, number](const Status& why) {
+        [this, number](std::shared_ptr<Attempt> attempt, const Status& why) {
           std::lock_guard lock(mutex_);
           --attempts_;
-          events_.push_back([this, number, why](BootTime now) {
+          events_.push_back([this, number, why, ended = std::move(attempt)](BootTime now) {
             if (number == attempt_number_ && attempt_) core_.OnLost(why, now);
           });
           wake_.notify_all();  // under the lock: the last attempt's end lets Run destroy this

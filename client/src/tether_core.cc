@@ -21,6 +21,10 @@ bool WorthTryingAgain(Code code) {
          code == Code::kSessionExpired || code == Code::kFenced;
 }
 
+Status Superseded() {
+  return {Code::kCancelled, "a later call for the same address and endpoint took its place"};
+}
+
 pb::TetherRequest RegisterMessage(const RegistrationSpec& spec) {
   pb::TetherRequest message;
   auto* registration = message.mutable_register_()->add_registrations();
@@ -66,7 +70,8 @@ void TetherCore::Withdraw(const Address& address, const EndpointUrl& url, Tether
   auto* withdrawal = message.mutable_withdraw()->add_withdrawals();
   withdrawal->set_address(key.first);
   withdrawal->set_url(key.second);
-  Enqueue(std::move(message), std::move(done));
+  Supersede(key);
+  ops_[Enqueue(std::move(message), std::move(done))].key = key;
   Start(now);
 }
 
@@ -87,6 +92,11 @@ void TetherCore::Close(BootTime now) {
   SendDue(now);
 }
 
+void TetherCore::Abandon() {
+  closing_ = true;
+  BecomeClosed();
+}
+
 uint64_t TetherCore::Enqueue(pb::TetherRequest message, TetherClient::Done done) {
   const uint64_t id = ++last_op_;
   if (message.has_register_()) message.mutable_register_()->set_op_id(id);
@@ -97,8 +107,20 @@ uint64_t TetherCore::Enqueue(pb::TetherRequest message, TetherClient::Done done)
 }
 
 void TetherCore::EnqueueRegister(const Key& key, TetherClient::Done done) {
+  Supersede(key);
   const uint64_t id = Enqueue(RegisterMessage(wanted_.at(key)), std::move(done));
-  ops_[id].registers = key;
+  ops_[id].key = key;
+}
+
+void TetherCore::Supersede(const Key& key) {
+  for (auto it = ops_.begin(); it != ops_.end();) {
+    if (it->second.key == key && it->second.not_before) {
+      Finish(std::move(it->second.done), Superseded());
+      it = ops_.erase(it);
+    } else {
+      ++it;
+    }
+  }
 }
 
 void TetherCore::Start(BootTime now) {
@@ -175,7 +197,10 @@ void TetherCore::OnMessage(const pb::TetherResponse& message, BootTime now) {
     case pb::TetherResponse::kDone:
       return OnDone(message.done(), now);
     case pb::TetherResponse::kHeartbeat:
-      if (message.heartbeat().number() == last_heartbeat_) answer_until_.reset();
+      if (message.heartbeat().number() != last_heartbeat_) return;
+      answer_until_.reset();
+      renewing_ = false;
+      failures_ = 0;  // not at the welcome: a server that welcomes and ends meets the back-off
       return;
     case pb::TetherResponse::kEnded:
       return OnEnded(message.ended(), now);
@@ -191,7 +216,6 @@ void TetherCore::OnMessage(const pb::TetherResponse& message, BootTime now) {
 void TetherCore::OnWelcome(const pb::TetherResponse::Welcome& welcome, BootTime now) {
   if (phase_ != Phase::kGreeting) return;
   phase_ = Phase::kAttached;
-  failures_ = 0;
   if (!welcome.resumed()) {
     session_id_ = welcome.session_id();
     secret_ = welcome.secret();
@@ -216,13 +240,22 @@ void TetherCore::OnDone(const pb::TetherResponse::Done& done, BootTime now) {
   }
   Status status = FromWire(done.refusal());
   if (WorthTryingAgain(status.code()) && !closing_) {
+    const bool overtaken =
+        it->second.key && std::any_of(std::next(it), ops_.end(), [&](const auto& later) {
+          return later.second.key == it->second.key;
+        });
+    if (overtaken) {  // sent again now it would undo what was asked for after it
+      Finish(std::move(it->second.done), Superseded());
+      ops_.erase(it);
+      return SendDue(now);
+    }
     it->second.sent = false;
     it->second.not_before =
         now + std::clamp<milliseconds>(status.retry_after().value_or(kBackOffLeast), kBackOffLeast,
                                        milliseconds(30'000));
     return;
   }
-  if (const auto& key = it->second.registers) wanted_.erase(*key);
+  if (it->second.message.has_register_()) wanted_.erase(*it->second.key);
   Finish(std::move(it->second.done), std::move(status));
   ops_.erase(it);
   SendDue(now);
@@ -246,13 +279,13 @@ void TetherCore::OnEnded(const pb::TetherResponse::Ended& ended, BootTime now) {
     }
     case Code::kSessionExpired:
     case Code::kDenied:
-      NewSession();
-      // At once the first time; a server that ends each new session meets the back-off.
-      if (failures_ == 0) {
-        ++failures_;
-        return Connect(now);
+      // At once, unless it is a new session that is ended before it has lasted.
+      if (std::exchange(renewing_, true)) {
+        NewSession();
+        return Retry(now);
       }
-      return Retry(now);
+      NewSession();
+      return Connect(now);
     default:
       return Retry(now, why.retry_after().value_or(milliseconds(0)));
   }
@@ -266,9 +299,15 @@ void TetherCore::NewSession() {
   // withdrawn went with the old session.
   std::map<Key, TetherClient::Done> owed;
   for (auto& [id, op] : std::exchange(ops_, {})) {
-    if (op.registers && wanted_.contains(*op.registers)) {
-      if (op.done && owed[*op.registers]) Finish(std::move(owed[*op.registers]), welcomed_at_);
-      if (op.done) owed[*op.registers] = std::move(op.done);
+    if (op.message.has_register_() && wanted_.contains(*op.key)) {
+      TetherClient::Done& done = owed[*op.key];
+      if (done && op.done)
+        done = [first = std::move(done), second = std::move(op.done)](const Result<Revision>& r) {
+          first(r);
+          second(r);
+        };
+      else if (op.done)
+        done = std::move(op.done);
     } else {
       Finish(std::move(op.done), welcomed_at_);
     }
@@ -346,6 +385,7 @@ void TetherCore::Finish(TetherClient::Done done, Result<Revision> result) {
 }
 
 void TetherCore::BecomeClosed() {
+  if (phase_ == Phase::kClosed) return;
   phase_ = Phase::kClosed;
   actions_.push_back(TetherDisconnect{});
   for (auto& [id, op] : std::exchange(ops_, {}))

@@ -50,6 +50,7 @@ class TetherCore {
                 BootTime now);
   void Drain(bool undo, TetherClient::Done done, BootTime now);
   void Close(BootTime now);  ///< bye, as soon as the stream is up
+  void Abandon();            ///< closed now, without a bye; what is pending is cancelled
 
   void OnMessage(const directory::v1::TetherResponse& message, BootTime now);
   void OnLost(const Status& why, BootTime now);
@@ -68,7 +69,7 @@ class TetherCore {
   struct PendingOp {
     directory::v1::TetherRequest message;
     TetherClient::Done done;
-    std::optional<Key> registers;  // the wanted registration it makes
+    std::optional<Key> key;  // what it registers or withdraws
     bool sent = false;
     std::optional<BootTime> not_before;  // refused for now
   };
@@ -80,6 +81,7 @@ class TetherCore {
   void SendDue(BootTime now);
   uint64_t Enqueue(directory::v1::TetherRequest message, TetherClient::Done done);
   void EnqueueRegister(const Key& key, TetherClient::Done done);
+  void Supersede(const Key& key);
   void OnWelcome(const directory::v1::TetherResponse::Welcome& welcome, BootTime now);
   void OnDone(const directory::v1::TetherResponse::Done& done, BootTime now);
   void OnEnded(const directory::v1::TetherResponse::Ended& ended, BootTime now);
@@ -93,7 +95,8 @@ class TetherCore {
   Random random_;
   Phase phase_ = Phase::kIdle;
   size_t server_ = 0;
-  uint32_t failures_ = 0;  // attempts since the last welcome
+  uint32_t failures_ = 0;  // attempts since the last answered heartbeat
+  bool renewing_ = false;  // a session ended, and the one after it has not lasted a heartbeat yet
   bool closing_ = false, bye_sent_ = false, draining_ = false;
 
   std::string session_id_, secret_;
