@@ -1,0 +1,403 @@
+#include "directory_fixture.h"
+
+// Subscribe and Watch of the directory on the real engine and view.
+
+namespace datawire::directory {
+namespace {
+
+constexpr char kOne[] = "amqp://127.0.0.1:5001";
+constexpr char kTwo[] = "amqp://127.0.0.1:5002";
+
+class SubscribeTest : public DirectoryTest {};
+
+TEST_F(SubscribeTest, BeginsWithAMarkThatNamesItsSource) {
+  TestSubscriber subscriber(*directory_);
+  EXPECT_TRUE(subscriber.stream.Await(0));
+  const auto first = subscriber.Drain();
+  ASSERT_EQ(first.size(), 1u);
+  EXPECT_EQ(first[0].mark().source().cluster_id(), "test");
+  EXPECT_EQ(FromWire(first[0].mark().revision()), view_->Applied());
+}
+
+TEST_F(SubscribeTest, SendsTheAnswerAndThenWhatChanges) {
+  TestSubscriber subscriber(*directory_);
+  subscriber.Drain();
+  subscriber.Add("//d/a");
+  auto answers = subscriber.Answers();
+  ASSERT_EQ(answers.size(), 1u);
+  EXPECT_EQ(answers[0].row().status(), pb::ANSWER_STATUS_NOT_FOUND);
+  const int seen = subscriber.stream.wakes();
+  RegisterStatic("//d/a", kOne);
+  EXPECT_TRUE(subscriber.stream.Await(seen));
+  answers = subscriber.Answers();
+  ASSERT_EQ(answers.size(), 1u);
+  EXPECT_EQ(answers[0].row().status(), pb::ANSWER_STATUS_FOUND);
+  RegisterStatic("//d/other", kOne);
+  EXPECT_TRUE(subscriber.Answers().empty());
+}
+
+TEST_F(SubscribeTest, SkipsIntermediateAnswers) {
+  TestSubscriber subscriber(*directory_);
+  subscriber.Add("//d/a");
+  subscriber.Drain();
+  for (int i = 0; i < 5; ++i)
+    RegisterStatic("//d/a", "amqp://127.0.0.1:" + std::to_string(7000 + i));
+  const auto answers = subscriber.Answers();
+  ASSERT_EQ(answers.size(), 1u);
+  EXPECT_EQ(answers[0].row().endpoints_size(), 5);
+}
+
+TEST_F(SubscribeTest, AnEqualHashIsConfirmedAndAnotherIsAnswered) {
+  RegisterStatic("//d/a", kOne);
+  const uint64_t hash = Resolve("//d/a").hash;
+  TestSubscriber subscriber(*directory_);
+  subscriber.Drain();
+  subscriber.Add("//d/a", hash);
+  auto responses = subscriber.Drain();
+  ASSERT_EQ(responses.size(), 1u);
+  EXPECT_EQ(responses[0].answers_size(), 0);
+  ASSERT_EQ(responses[0].confirmed_size(), 1);
+  EXPECT_EQ(responses[0].confirmed(0), "//d/a");
+  EXPECT_EQ(FromWire(responses[0].confirmed_at()), view_->Applied());
+  subscriber.Add("//d/a", hash + 1);
+  responses = subscriber.Drain();
+  ASSERT_EQ(responses.size(), 1u);
+  EXPECT_EQ(responses[0].answers_size(), 1);
+}
+
+TEST_F(SubscribeTest, AMarkComesEachSecondAndOnlyAfterAllThatIsDue) {
+  TestSubscriber subscriber(*directory_);
+  subscriber.Drain();
+  for (int i = 0; i < 1000; ++i) subscriber.Add("//d/a" + std::to_string(i));
+  const int seen = subscriber.stream.wakes();
+  now_ += 500ms;
+  directory_->Tick(now_);
+  now_ += 500ms;
+  directory_->Tick(now_);
+  EXPECT_GE(subscriber.stream.wakes(), seen);
+  const auto responses = subscriber.Drain();
+  int answers = 0, marks = 0;
+  for (const auto& response : responses) {
+    answers += response.answers_size();
+    marks += response.has_mark();
+    if (response.has_mark()) {
+      EXPECT_EQ(answers, 1000);
+    }
+  }
+  EXPECT_EQ(marks, 1);
+  EXPECT_GT(responses.size(), 1u);
+  const int before = subscriber.stream.wakes();
+  Pass(1s);
+  EXPECT_GT(subscriber.stream.wakes(), before);
+  const auto mark = subscriber.Drain();
+  ASSERT_EQ(mark.size(), 1u);
+  EXPECT_TRUE(mark[0].has_mark());
+  EXPECT_FALSE(mark[0].mark().has_source());
+}
+
+TEST_F(SubscribeTest, AFirstMarkWithAnswersStillDueConfirmsNothing) {
+  RegisterStatic("//d/a", kOne);
+  TestSubscriber subscriber(*directory_);
+  for (int i = 0; i < 1000; ++i) subscriber.Add("//d/a" + std::to_string(i), 12345);
+  const auto bytes = subscriber.subscriber->Next();
+  ASSERT_TRUE(bytes.has_value());
+  pb::SubscribeResponse first;
+  ASSERT_TRUE(first.ParseFromString(*bytes));
+  EXPECT_TRUE(first.mark().has_source());
+  EXPECT_LT(first.answers_size(), 1000);
+  EXPECT_EQ(first.mark().revision().number(), 0u);
+}
+
+TEST_F(SubscribeTest, IsWokenByWhatItsSubtreeOrAnExactRowDoes) {
+  TestSubscriber subscriber(*directory_);
+  subscriber.Add("//d/a/b");
+  subscriber.Drain();
+  const auto next = [&] {
+    const auto answers = subscriber.Answers();
+    return answers.size() == 1
+               ? answers[0].matched() + " " + std::to_string(answers[0].row().endpoints_size())
+               : std::to_string(answers.size()) + " answers";
+  };
+  RegisterStatic("//d/a", kOne, "", true);
+  EXPECT_EQ(next(), "//d/a 1") << "a subtree above it appears";
+  RegisterStatic("//d/a", kTwo, "", true);
+  EXPECT_EQ(next(), "//d/a 2") << "it changes";
+  RegisterStatic("//d/a", "amqp://127.0.0.1:5003");
+  EXPECT_EQ(next(), "0 answers") << "an exact one above it does not matter";
+  RegisterStatic("//d/a/b", kOne);
+  EXPECT_EQ(next(), "//d/a/b 1") << "an exact row appears";
+  WithdrawStatic("//d/a/b", kOne);
+  EXPECT_EQ(next(), "//d/a 2") << "and goes";
+  RegisterStatic("//d/ab", kOne, "", true);
+  EXPECT_EQ(next(), "0 answers") << "segments, not letters";
+}
+
+TEST_F(SubscribeTest, IsWokenByTheEndOfASessionAbove) {
+  TestTether process(*directory_);
+  process.Hello();
+  process.Register(1, "//d/a", kOne, /*subtree=*/true);
+  TestSubscriber subscriber(*directory_);
+  subscriber.Add("//d/a/b");
+  ASSERT_EQ(subscriber.Answers().at(0).row().status(), pb::ANSWER_STATUS_FOUND);
+  process.Bye();
+  const auto answers = subscriber.Answers();
+  ASSERT_EQ(answers.size(), 1u);
+  EXPECT_EQ(answers[0].row().status(), pb::ANSWER_STATUS_NOT_FOUND);
+}
+
+TEST_F(SubscribeTest, ADroppedAddressIsSilentAndABadOneRefused) {
+  TestSubscriber subscriber(*directory_);
+  subscriber.Add("//d/a");
+  subscriber.Add("//d:5672/b");
+  const auto responses = subscriber.Drain();
+  int refused = 0;
+  for (const auto& response : responses) {
+    refused += response.refused_size();
+    for (const auto& one : response.refused()) EXPECT_EQ(one.refusal().code(), pb::INVALID);
+  }
+  EXPECT_EQ(refused, 1);
+  pb::SubscribeRequest drop;
+  drop.add_drop("//d/a");
+  ASSERT_TRUE(subscriber.subscriber->OnRequest(drop).ok());
+  RegisterStatic("//d/a", kOne);
+  EXPECT_TRUE(subscriber.Answers().empty());
+  EXPECT_EQ(directory_->GetStatus().subscriptions(), 0u);
+}
+
+TEST_F(SubscribeTest, AClosedStreamLeavesNothingBehind) {
+  {
+    TestSubscriber subscriber(*directory_);
+    subscriber.Add("//d/a");
+    EXPECT_EQ(directory_->GetStatus().subscriptions(), 1u);
+  }
+  EXPECT_EQ(directory_->GetStatus().subscriptions(), 0u);
+  EXPECT_EQ(directory_->GetStatus().subscribers(), 0u);
+  RegisterStatic("//d/a", kOne);
+}
+
+TEST_F(SubscribeTest, ManyThreadsOfChangesNeverLoseTheNewestAnswer) {
+  TestSubscriber subscriber(*directory_);
+  for (int i = 0; i < 8; ++i) subscriber.Add("//d/a" + std::to_string(i));
+  std::atomic<bool> stop{false};
+  std::map<std::string, int> latest;
+  const auto take = [&] {
+    for (const auto& answer : subscriber.Answers())
+      latest[answer.address()] = answer.row().endpoints_size();
+  };
+  std::thread reader([&] {
+    while (!stop) {
+      const int seen = subscriber.stream.wakes();
+      take();
+      if (!stop) subscriber.stream.Await(seen);
+    }
+  });
+  std::vector<std::thread> writers;
+  for (int i = 0; i < 8; ++i)
+    writers.emplace_back([this, i] {
+      for (int j = 0; j < 10; ++j)
+        RegisterStatic("//d/a" + std::to_string(i), "amqp://127.0.0.1:" + std::to_string(7000 + j));
+    });
+  for (auto& writer : writers) writer.join();
+  stop = true;
+  subscriber.stream.Wake();
+  reader.join();
+  take();
+  for (int i = 0; i < 8; ++i) EXPECT_EQ(latest["//d/a" + std::to_string(i)], 10);
+}
+
+// A Watch stream and what it said.
+struct TestWatcher {
+  TestWatcher(Directory& directory, const pb::WatchRequest& request) {
+    auto opened = directory.OpenWatcher(request, stream);
+    status = opened.status();
+    if (opened.ok()) watcher = std::move(*opened);
+  }
+  std::vector<pb::WatchResponse> Drain() {
+    std::vector<pb::WatchResponse> out;
+    while (true) {
+      auto bytes = watcher->Next();
+      EXPECT_TRUE(bytes.ok()) << bytes.status().ToString();
+      if (!bytes.ok() || !*bytes) return out;
+      EXPECT_LE((*bytes)->size(), limits::kPushBytes);
+      out.emplace_back();
+      EXPECT_TRUE(out.back().ParseFromString(**bytes));
+    }
+  }
+  // `PUT //d/a`, `BEGIN`, ... of all there is.
+  std::vector<std::string> Said() {
+    std::vector<std::string> out;
+    for (const auto& response : Drain()) {
+      if (response.kind() > pb::WatchResponse::KIND_CHANGES_PART)
+        out.push_back(pb::WatchResponse::Kind_Name(response.kind()).substr(5));
+      for (const auto& event : response.events())
+        out.push_back((event.kind() == pb::Event::KIND_PUT ? "PUT " : "GONE ") + event.address());
+    }
+    return out;
+  }
+  TestStream stream;
+  std::unique_ptr<Watcher> watcher;
+  Status status;
+};
+
+using Said = std::vector<std::string>;
+
+class WatchTest : public DirectoryTest {
+ protected:
+  static pb::WatchRequest After(Revision revision, const std::string& prefix = "") {
+    pb::WatchRequest request;
+    request.set_prefix(prefix);
+    ToWire(revision, request.mutable_after());
+    return request;
+  }
+};
+
+TEST_F(WatchTest, BeginsWithASnapshotAndGoesOnWithEveryChange) {
+  RegisterStatic("//d/a", kOne);
+  TestWatcher watcher(*directory_, {});
+  EXPECT_EQ(watcher.Said(), (Said{"SNAPSHOT_BEGIN", "SNAPSHOT", "PUT //d/a", "SNAPSHOT_END"}));
+  const int seen = watcher.stream.wakes();
+  RegisterStatic("//d/b", kOne);
+  WithdrawStatic("//d/a", kOne);
+  EXPECT_TRUE(watcher.stream.Await(seen));
+  EXPECT_EQ(watcher.Said(), (Said{"PUT //d/b", "GONE //d/a"}));
+}
+
+TEST_F(WatchTest, ResumesAfterARestartWithoutAGapOrResync) {
+  RegisterStatic("//d/a", kOne);
+  const Revision seen = view_->Applied();
+  RegisterStatic("//d/b", kOne);
+  Restart();
+  RegisterStatic("//d/c", kOne);
+  TestWatcher watcher(*directory_, After(seen));
+  EXPECT_EQ(watcher.Said(), (Said{"PUT //d/b", "PUT //d/c"}));
+  RegisterStatic("//d/d", kOne);
+  EXPECT_EQ(watcher.Said(), (Said{"PUT //d/d"}));
+}
+
+TEST_F(WatchTest, SaysResyncWhenHistoryDoesNotReachBack) {
+  RegisterStatic("//d/a", kOne);
+  const Revision seen = view_->Applied();
+  RegisterStatic("//d/b", kOne);
+  view_->TrimHistory(view_->Applied().number);
+  RegisterStatic("//d/c", kOne);  // readers see the trimmed history with the next revision
+  TestWatcher watcher(*directory_, After(seen));
+  EXPECT_EQ(watcher.Said(), (Said{"RESYNC", "SNAPSHOT_BEGIN", "SNAPSHOT", "PUT //d/a", "PUT //d/b",
+                                  "PUT //d/c", "SNAPSHOT_END"}));
+  EXPECT_EQ(directory_->counters().watch_resyncs, 1u);
+  TestWatcher other_epoch(*directory_, After({7, 1}));
+  EXPECT_EQ(other_epoch.Said().at(0), "RESYNC");
+  TestWatcher ahead(*directory_, After({1, 1'000'000}));
+  EXPECT_EQ(ahead.status.code(), Code::kBehind);
+}
+
+TEST_F(WatchTest, KeepsToItsPrefixAndReportsProgress) {
+  TestWatcher watcher(*directory_, After(view_->Applied(), "//d/a"));
+  RegisterStatic("//d/a/b", kOne);
+  RegisterStatic("//d/ab", kOne);
+  EXPECT_EQ(watcher.Said(), (Said{"PUT //d/a/b"}));
+  RegisterStatic("//d/ab", kTwo);
+  Pass(1500ms);
+  const auto progress = watcher.Drain();
+  ASSERT_EQ(progress.size(), 1u);
+  EXPECT_EQ(progress[0].kind(), pb::WatchResponse::KIND_PROGRESS);
+  EXPECT_EQ(FromWire(progress[0].revision()), view_->Applied());
+}
+
+TEST_F(WatchTest, ALargeRevisionComesInPartsOfOneRevision) {
+  TestTether process(*directory_);
+  process.Hello();
+  for (int call = 0; call < 20; ++call) {
+    pb::TetherRequest request;
+    request.mutable_register_()->set_op_id(call + 1);
+    for (int i = 0; i < 50; ++i)
+      TestTether::Add(&request, "//d/" + std::string(100, 'x') + std::to_string(call * 50 + i),
+                      kOne);
+    process.Ask(request);
+  }
+  pb::WatchRequest request;
+  request.set_no_snapshot(true);
+  TestWatcher watcher(*directory_, request);
+  watcher.Drain();
+  process.Bye();
+  const auto responses = watcher.Drain();
+  ASSERT_GT(responses.size(), 1u);
+  int events = 0;
+  for (size_t i = 0; i < responses.size(); ++i) {
+    events += responses[i].events_size();
+    EXPECT_EQ(responses[i].kind(), i + 1 == responses.size()
+                                       ? pb::WatchResponse::KIND_CHANGES
+                                       : pb::WatchResponse::KIND_CHANGES_PART);
+    EXPECT_EQ(responses[i].revision().number(), responses[0].revision().number());
+  }
+  EXPECT_EQ(events, 1000);
+}
+
+TEST_F(WatchTest, AWatcherThatHoldsBackTooMuchIsResynced) {
+  TestWatcher watcher(*directory_, {});
+  watcher.Drain();
+  pb::RegisterRequest request;
+  for (int i = 0; i < 50; ++i) {
+    auto* registration = request.add_registrations();
+    registration->set_address("//d/" + std::string(120, 'x') + std::to_string(i));
+    registration->mutable_endpoint()->set_url(kOne);
+  }
+  for (uint32_t i = 0; i < 120; ++i) {  // of about 10 KiB each
+    for (auto& registration : *request.mutable_registrations())
+      registration.mutable_endpoint()->set_priority(i + 1);
+    auto done = std::make_shared<std::promise<Result<pb::RegisterResponse>>>();
+    directory_->Register(request, {}, [done](auto r) { done->set_value(std::move(r)); });
+    ASSERT_TRUE(Within5s(done->get_future()).ok());
+  }
+  const Said said = watcher.Said();
+  ASSERT_FALSE(said.empty());
+  EXPECT_EQ(said[0], "RESYNC");
+  EXPECT_EQ(said.back(), "SNAPSHOT_END");
+  RegisterStatic("//d/a", kOne);
+  EXPECT_EQ(watcher.Said(), (Said{"PUT //d/a"}));
+}
+
+TEST_F(WatchTest, NeverTellsASessionIdOrSecret) {
+  TestTether process(*directory_);
+  TestWatcher watcher(*directory_, {});
+  watcher.Drain();
+  process.Hello();
+  process.Register(1, "//d/a", kOne);
+  process.Bye();
+  std::string all;
+  for (const auto& response : watcher.Drain()) all += response.SerializeAsString();
+  ASSERT_NE(all.find("//d/a"), std::string::npos);
+  EXPECT_EQ(all.find(process.id), std::string::npos);
+  EXPECT_EQ(all.find(process.secret), std::string::npos);
+}
+
+TEST_F(WatchTest, EveryRevisionOnceAndInOrderUnderLoad) {
+  TestWatcher watcher(*directory_, After(view_->Applied()));
+  std::vector<std::thread> writers;
+  for (int i = 0; i < 4; ++i)
+    writers.emplace_back([this, i] {
+      for (int j = 0; j < 25; ++j) RegisterStatic("//d/a" + std::to_string(i * 25 + j), kOne);
+    });
+  std::set<std::string> seen;
+  size_t events = 0;
+  uint64_t last = 0;
+  const auto take = [&] {
+    for (const auto& response : watcher.Drain()) {
+      EXPECT_GT(response.revision().number(), last);
+      last = response.revision().number();
+      for (const auto& event : response.events()) seen.insert(event.address()), ++events;
+    }
+  };
+  while (seen.size() < 50) {
+    const int wakes = watcher.stream.wakes();
+    take();
+    if (seen.size() >= 50) break;
+    ASSERT_TRUE(watcher.stream.Await(wakes));
+  }
+  for (auto& writer : writers) writer.join();
+  take();
+  EXPECT_EQ(seen.size(), 100u);
+  EXPECT_EQ(events, 100u);
+}
+
+}  // namespace
+}  // namespace datawire::directory
