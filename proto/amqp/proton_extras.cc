@@ -206,7 +206,8 @@ uint64_t RemoteMaxMessageSize(const proton::sender& sender) {
 }
 
 bool ReturnCreditIfDraining(proton::sender& sender) {
-  if (!sender.draining()) return false;
+  // Not sender.draining(): in the first callback after the request it still says no.
+  if (!pn_link_get_drain(native::Of(sender))) return false;
   sender.return_credit();
   return true;
 }

@@ -81,8 +81,8 @@ void SetMaxMessageSize(proton::receiver& receiver, uint64_t bytes);
 /// The largest message the peer takes; 0: it set no limit.
 uint64_t RemoteMaxMessageSize(const proton::sender& sender);
 
-/// The receiver asks for the rest of the credit or messages now; the sender then has to send what
-/// it has and call return_credit(). True once it is draining.
+/// Returns the credit left over when the receiver asks for that (a drain). For the end of
+/// on_sendable, when all that can be sent now is sent; false: it does not ask.
 bool ReturnCreditIfDraining(proton::sender& sender);
 
 /// The Code of an AMQP error condition; kUnavailable for one that is not in our table.

@@ -65,6 +65,7 @@ class Hooks : public proton::messaging_handler {
   std::function<void(proton::sender&)> sendable, drain_start, sender_error, sender_close;
   std::function<void(proton::receiver&)> receiver_error, receiver_close, drain_finish;
   std::function<void(proton::delivery&, proton::message&)> message;
+  std::function<void(proton::delivery&)> delivery_settle;
   std::function<void(proton::tracker&)> settled;
   std::function<void(proton::transport&)> transport_error;
 
@@ -90,6 +91,7 @@ class Hooks : public proton::messaging_handler {
   void on_message(proton::delivery& d, proton::message& m) override {
     if (message) message(d, m);
   }
+  void on_delivery_settle(proton::delivery& d) override { Run(delivery_settle, d); }
   void on_tracker_settle(proton::tracker& t) override { Run(settled, t); }
   void on_transport_error(proton::transport& t) override { Run(transport_error, t); }
   void on_connection_error(proton::connection&) override {}

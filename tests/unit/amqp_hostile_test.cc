@@ -287,7 +287,9 @@ TEST_F(AmqpHostileTest, AChannelBeyondTheLimitEndsItsConnection) {
   EndsAlone(peer, "amqp:connection:framing-error");
 }
 
-/// Bytes that a well-behaved client sends, to be damaged.
+constexpr size_t kTransferBytes = 32;
+
+/// Bytes that a well-behaved client sends, to be damaged; last, a transfer.
 std::string Session() {
   ConnectionOptions options;
   options.sasl = false;
@@ -301,9 +303,9 @@ std::string Session() {
   std::string bytes(out.begin(), out.end());
   // A transfer of an amqp-value string on handle 0, delivery-id 0.
   bytes += std::string(
-      "\x00\x00\x00\x24\x02\x00\x00\x00\x00\x53\x14\xc0\x0b\x05\x43\x43\xa0\x01t"
-      "\x43\x42\x42\x42\x42\x00\x53\x77\xa1\x05hello\x42\x42\x42",
-      36);
+      "\x00\x00\x00\x20\x02\x00\x00\x00\x00\x53\x14\xc0\x09\x06\x43\x43\xa0\x01t\x43\x42\x42"
+      "\x00\x53\x77\xa1\x05hello",
+      kTransferBytes);
   return bytes;
 }
 
@@ -343,7 +345,20 @@ std::string Hostile(std::mt19937& random, const std::string& good) {
 TEST(AmqpFuzzTest, RandomInputNeverEndsMoreThanItsDriver) {
   std::mt19937 random(Seed());
   const std::string good = Session();
-  for (int i = 0; i < 1500; ++i) {
+  {
+    auto hooks = std::make_shared<Hooks>();
+    std::string heard;
+    hooks->message = [&](proton::delivery&, proton::message& m) {
+      heard = proton::get<std::string>(m.body());
+    };
+    Driver driver({}, Driver::Role::kServer, hooks);
+    std::vector<char> answer;  // no transfer is allowed before our begin
+    driver.Read(good.data(), good.size() - kTransferBytes);
+    driver.Write(answer, 1 << 20);
+    driver.Read(good.data() + good.size() - kTransferBytes, kTransferBytes);
+    ASSERT_EQ(heard, "hello") << "what is damaged below is no good session";
+  }
+  for (int i = 0; i < 5000; ++i) {
     const std::string bytes = Hostile(random, good);
     auto hooks = std::make_shared<Hooks>();
     hooks->message = [](proton::delivery&, proton::message& m) {
