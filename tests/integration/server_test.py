@@ -234,8 +234,9 @@ class Stopping(Server):
             self.assertLess(time.monotonic() - begin, 5)
             self.assertTrue(tether.receive_until(lambda message: message.WhichOneof("kind") == "move"))
             for stream in (tether, subscribe, watch):
-                with refused(self, grpc.StatusCode.UNAVAILABLE):
+                with refused(self, grpc.StatusCode.UNAVAILABLE) as held:
                     stream.receive_until(lambda _: False)
+                self.assertIn("this server stops", held.failure.message)  # told, not cut at the deadline
 
     def test_sigint_ends_it_too(self):
         with Directory() as directory:

@@ -150,6 +150,18 @@ TEST_F(OutflowTest, DrainingWritesWhatIsThereThenEnds) {
   EXPECT_EQ(ends_[0].code(), Code::kUnavailable);
 }
 
+TEST_F(OutflowTest, DrainingDoesNotUndoAClose) {
+  Put("a");
+  Put("b");
+  Start();
+  outflow_->Close(Status(Code::kTimeout, "first"));
+  outflow_->DrainAndClose(Status(Code::kUnavailable, "stops"));
+  outflow_->Written(true);
+  EXPECT_EQ(written_.size(), 1u);
+  ASSERT_EQ(ends_.size(), 1u);
+  EXPECT_EQ(ends_[0].message(), "first");
+}
+
 TEST_F(OutflowTest, APeerThatIsGoneEndsADrainingStream) {
   Put("a");
   Put("b");
