@@ -1,0 +1,61 @@
+#include "exchange.h"
+
+#include <proton/message_id.hpp>
+
+namespace datawire {
+
+Exchange::~Exchange() = default;
+
+const proton::message& Exchange::message() const {
+  return state_->message;
+}
+
+const std::string& Exchange::address() const {
+  return state_->address;
+}
+
+void Exchange::Accept() {
+  state_->Answer({Settle::Kind::kAccept, {}});
+}
+
+void Exchange::Reject(const std::string& reason) {
+  state_->Answer({Settle::Kind::kReject, reason});
+}
+
+void Exchange::Release() {
+  state_->Answer({Settle::Kind::kRelease, {}});
+}
+
+Status Exchange::Reply(proton::message reply) {
+  if (!state_->Claim()) return Status(Code::kInvalid, "the message is answered already");
+  std::string reply_to;
+  std::vector<char> encoded;
+  Status status;
+  try {
+    const proton::message& request = state_->message;
+    reply_to = request.reply_to();
+    if (reply_to.empty()) {
+      status = Status(Code::kInvalid, "the message asks for no reply: its reply-to is empty");
+    } else {
+      const proton::message_id id =
+          request.correlation_id().empty() ? request.id() : request.correlation_id();
+      if (!id.empty()) reply.correlation_id(id);
+      reply.to(reply_to);
+      encoded = reply.encode();
+      if (encoded.size() > limits::kMessageBytes) {
+        status =
+            Status(Code::kInvalid, "the reply is " + std::to_string(encoded.size()) +
+                                       " bytes, at most " + std::to_string(limits::kMessageBytes));
+      }
+    }
+  } catch (const std::exception& e) {
+    status = Status(Code::kInvalid, std::string("the reply cannot be encoded: ") + e.what());
+  }
+  if (!status.ok()) {
+    state_->answerer->Answer(state_->token, {Settle::Kind::kAccept, {}});
+    return status;
+  }
+  return state_->answerer->Reply(state_->token, reply_to, std::move(encoded));
+}
+
+}  // namespace datawire

@@ -1,0 +1,48 @@
+#pragma once
+
+#include <atomic>
+#include <memory>
+#include <proton/message.hpp>
+#include <string>
+#include <vector>
+
+#include "datawire/client.h"
+#include "links.h"
+
+namespace datawire {
+
+/// Where answers to exchanges go: the link a message came on. Thread-safe; when that is gone, what
+/// is told here is dropped.
+class Answerer {
+ public:
+  virtual ~Answerer() = default;
+  virtual void Answer(uint64_t token, Settle how) = 0;
+  /// Settles as accepted, too. kInvalid when `reply_to` is not a node of this connection: accepted
+  /// all the same.
+  virtual Status Reply(uint64_t token, const std::string& reply_to, std::vector<char> encoded) = 0;
+};
+
+/// A message to be answered; when the last holder lets go of it unanswered, it is released.
+struct Exchange::State {
+  State(std::shared_ptr<Answerer> where, uint64_t its_token, std::string its_address,
+        proton::message its_message)
+      : answerer(std::move(where)),
+        token(its_token),
+        address(std::move(its_address)),
+        message(std::move(its_message)) {}
+  ~State() { Answer({Settle::Kind::kRelease, {}}); }
+
+  /// True the first time: the caller is the one to answer.
+  bool Claim() { return !answered.exchange(true); }
+  void Answer(Settle how) {
+    if (Claim()) answerer->Answer(token, std::move(how));
+  }
+
+  const std::shared_ptr<Answerer> answerer;
+  const uint64_t token;
+  const std::string address;
+  const proton::message message;
+  std::atomic<bool> answered = false;
+};
+
+}  // namespace datawire

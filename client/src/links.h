@@ -1,0 +1,100 @@
+#pragma once
+
+#include <functional>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <proton/message.hpp>
+#include <string>
+#include <vector>
+
+#include "amqp/connection.h"
+#include "datawire/endpoint_url.h"
+#include "sender_core.h"
+
+namespace datawire {
+
+class PeerLink;
+
+/// What happens on a link; called on its connection's strand, `OnLost` last, at most once.
+class LinkEvents {
+ public:
+  virtual ~LinkEvents() = default;
+  /// Before all else: the link these are the events of.
+  virtual void OnStart(std::weak_ptr<PeerLink> /*link*/) {}
+  virtual void OnOpened() {}
+  /// All credit the peer ever gave, used or not.
+  virtual void OnCredit(uint64_t /*granted*/) {}
+  virtual void OnSettled(uint64_t /*id*/, SenderCore::Outcome /*outcome*/) {}
+  virtual void OnWritten(uint64_t /*id*/) {}
+  virtual void OnBounced(uint64_t /*id*/) {}
+  /// A message came: `token` names it for Settle.
+  virtual void OnMessage(uint64_t /*token*/, proton::message /*message*/) {}
+  virtual void OnLost(const std::string& condition, const std::string& description) = 0;
+};
+
+/// The condition of Exchange::Reject.
+inline constexpr const char* kRejected = "datawire:rejected";
+
+/// How a message that came is settled.
+struct Settle {
+  enum class Kind { kAccept, kReject, kRelease, kModify };
+  Kind kind = Kind::kAccept;
+  std::string reason;  // of kReject
+};
+
+/// A link of ours on a shared connection. Thread-safe; what is asked of a lost one is dropped.
+class PeerLink {
+ public:
+  virtual ~PeerLink() = default;
+
+  struct Item {
+    uint64_t id;
+    std::shared_ptr<const std::vector<char>> encoded;
+    uint32_t redelivered;  ///< added to delivery-count
+  };
+  /// Sends, as far as there is credit; the rest comes back as OnBounced.
+  virtual void Transmit(std::vector<Item> items) = 0;
+  virtual void Forget(uint64_t id) = 0;
+  virtual void SettleMessage(uint64_t token, Settle how) = 0;
+  /// Detaches. An event or two may still be under way, among them OnLost.
+  virtual void Close() = 0;
+};
+
+/// What is to be opened.
+struct LinkSpec {
+  enum class Kind {
+    kSender,
+    kRequester,  ///< a sender, with a dynamic receiver beside it that replies come back on
+    kReceiver,
+  };
+  Kind kind = Kind::kSender;
+  std::string node;         ///< target of a sender, source of a receiver
+  bool presettled = false;  ///< of a sender
+  uint32_t credit = 0;      ///< of a receiver
+};
+
+/// One TCP connection a peer, shared by the links of a client; unused ones are closed after a
+/// while. Thread-safe.
+class Links {
+ public:
+  Links(amqp::Io& io, std::string container_id) : io_(io), container_id_(std::move(container_id)) {}
+  ~Links();
+
+  /// Returns at once; `events` tells how it went. Connects if there is no connection to that host
+  /// and port.
+  std::shared_ptr<PeerLink> Open(const EndpointUrl& url, LinkSpec spec,
+                                 std::shared_ptr<LinkEvents> events);
+  /// Closes all connections in an orderly way; waits for that, at most `wait`, then aborts.
+  void Close(std::chrono::milliseconds wait);
+
+  class Peer;
+
+ private:
+  amqp::Io& io_;
+  const std::string container_id_;
+  std::mutex mutex_;
+  std::multimap<std::string, std::shared_ptr<Peer>> peers_;  // guarded by mutex_; by authority
+};
+
+}  // namespace datawire

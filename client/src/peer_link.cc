@@ -1,0 +1,213 @@
+#include "peer_link.h"
+
+#include <algorithm>
+#include <proton/receiver_options.hpp>
+#include <proton/sender_options.hpp>
+#include <proton/source.hpp>
+#include <proton/source_options.hpp>
+#include <proton/target_options.hpp>
+
+namespace datawire {
+
+namespace {
+
+constexpr int kReplyCredit = 100;
+
+SenderCore::Outcome OutcomeOf(const proton::tracker& tracker) {
+  using From = amqp::RemoteOutcome::Kind;
+  using To = SenderCore::Outcome::Kind;
+  amqp::RemoteOutcome remote = amqp::Outcome(tracker);
+  SenderCore::Outcome outcome;
+  outcome.condition = std::move(remote.condition);
+  outcome.description = std::move(remote.description);
+  outcome.failed = remote.failed;
+  outcome.undeliverable_here = remote.undeliverable_here;
+  switch (remote.kind) {
+    case From::kAccepted:
+      outcome.kind = To::kAccepted;
+      break;
+    case From::kRejected:
+      outcome.kind = To::kRejected;
+      break;
+    case From::kReleased:
+      outcome.kind = To::kReleased;
+      break;
+    case From::kModified:
+      outcome.kind = To::kModified;
+      break;
+    case From::kNone:  // settled without saying how: nothing is known of it
+      outcome.kind = To::kModified;
+      outcome.failed = true;
+      break;
+  }
+  return outcome;
+}
+
+/// The message with what this link adds to it.
+std::vector<char> Patched(const std::vector<char>& encoded, uint32_t redelivered,
+                          const std::string& reply_to) {
+  proton::message message;
+  message.decode(encoded);
+  message.delivery_count(message.delivery_count() + redelivered);
+  if (!reply_to.empty()) message.reply_to(reply_to);
+  return message.encode();
+}
+
+}  // namespace
+
+bool LinkOfPeer::Start(proton::connection connection) {
+  if (closed_) return false;
+  events_->OnStart(weak_from_this());
+  if (spec_.kind == LinkSpec::Kind::kReceiver) {
+    proton::source_options source;
+    source.address(spec_.node);
+    receiver_ = connection.open_receiver(
+        spec_.node, proton::receiver_options().source(source).credit_window(0).auto_accept(false));
+    return true;
+  }
+  sender_ = connection.open_sender(
+      spec_.node, proton::sender_options()
+                      .target(proton::target_options().address(spec_.node))
+                      .delivery_mode(spec_.presettled ? proton::delivery_mode::AT_MOST_ONCE
+                                                      : proton::delivery_mode::AT_LEAST_ONCE));
+  if (spec_.kind == LinkSpec::Kind::kRequester) {
+    proton::source_options source;
+    source.dynamic(true);
+    receiver_ = connection.open_receiver(
+        "", proton::receiver_options().source(source).credit_window(kReplyCredit));
+  }
+  return true;
+}
+
+bool LinkOfPeer::Has(const proton::link& link) const {
+  return (!!sender_ && static_cast<const proton::link&>(sender_) == link) ||
+         (!!receiver_ && static_cast<const proton::link&>(receiver_) == link);
+}
+
+void LinkOfPeer::OnAttached(const proton::link& link) {
+  if (amqp::Refused(link)) return;  // a detach with the reason follows
+  if (!!sender_ && static_cast<const proton::link&>(sender_) == link) {
+    sender_attached_ = true;
+  } else {
+    receiver_attached_ = true;
+    if (spec_.kind == LinkSpec::Kind::kRequester) reply_to_ = receiver_.source().address();
+    if (spec_.kind == LinkSpec::Kind::kReceiver) receiver_.add_credit(spec_.credit);
+  }
+  const bool sender_ready = sender_attached_ || spec_.kind == LinkSpec::Kind::kReceiver;
+  const bool receiver_ready = receiver_attached_ || spec_.kind == LinkSpec::Kind::kSender;
+  if (!sender_ready || !receiver_ready) return;
+  events_->OnOpened();
+  if (sender_attached_) ReportCredit();
+}
+
+void LinkOfPeer::ReportCredit() {
+  if (!sender_attached_) return;
+  events_->OnCredit(sent_ + static_cast<uint64_t>(std::max(sender_.credit(), 0)));
+}
+
+void LinkOfPeer::Transmit(std::vector<Item> items) {
+  if (!peer_) return;
+  peer_->Post([self = shared_from_this(), items = std::move(items)] {
+    if (self->closed_) return;
+    for (const Item& item : items) self->Send(item);
+  });
+}
+
+void LinkOfPeer::Send(const Item& item) {
+  if (!sender_ || sender_.credit() <= 0) return events_->OnBounced(item.id);
+  const bool as_it_is = item.redelivered == 0 && reply_to_.empty();
+  const std::vector<char> patched =
+      as_it_is ? std::vector<char>() : Patched(*item.encoded, item.redelivered, reply_to_);
+  const std::vector<char>& bytes = as_it_is ? *item.encoded : patched;
+  const uint64_t most = amqp::RemoteMaxMessageSize(sender_);
+  if (most > 0 && bytes.size() > most) {
+    ++sent_;  // a turn of the core's, though not of the link's
+    events_->OnSettled(item.id,
+                       {SenderCore::Outcome::Kind::kRejected, "amqp:link:message-size-exceeded",
+                        "the message is " + std::to_string(bytes.size()) + " bytes, at most " +
+                            std::to_string(most) + " at the peer",
+                        false, false});
+    return;
+  }
+  if (!amqp::SendEncoded(sender_, {bytes.data(), bytes.size()}, item.id).ok())
+    return events_->OnBounced(item.id);
+  ++sent_;
+  if (spec_.presettled) events_->OnWritten(item.id);
+}
+
+void LinkOfPeer::Forget(uint64_t id) {
+  if (!peer_) return;
+  peer_->Post([self = shared_from_this(), id] {
+    if (!self->closed_ && !!self->sender_) amqp::Forget(self->sender_, id);
+  });
+}
+
+void LinkOfPeer::OnSettled(const proton::tracker& tracker) {
+  if (const uint64_t id = amqp::TagOf(tracker)) events_->OnSettled(id, OutcomeOf(tracker));
+}
+
+void LinkOfPeer::OnMessage(proton::delivery& delivery, proton::message& message) {
+  if (closed_) return;
+  if (spec_.kind == LinkSpec::Kind::kRequester) {
+    return events_->OnMessage(0, std::move(message));  // accepted by proton
+  }
+  const uint64_t token = next_token_++;
+  deliveries_.emplace(token, delivery);
+  events_->OnMessage(token, std::move(message));
+}
+
+void LinkOfPeer::SettleMessage(uint64_t token, Settle how) {
+  if (!peer_) return;
+  peer_->Post([self = shared_from_this(), token, how = std::move(how)] {
+    const auto it = self->deliveries_.find(token);
+    if (it == self->deliveries_.end()) return;
+    proton::delivery delivery = it->second;
+    self->deliveries_.erase(it);
+    switch (how.kind) {
+      case Settle::Kind::kAccept:
+        delivery.accept();
+        break;
+      case Settle::Kind::kReject:
+        amqp::Reject(delivery, kRejected, how.reason);
+        break;
+      case Settle::Kind::kRelease:
+        delivery.release();
+        break;
+      case Settle::Kind::kModify:
+        amqp::Modify(delivery, true, false);
+        break;
+    }
+    if (++self->owed_ * 4 < self->spec_.credit) return;
+    self->receiver_.add_credit(std::exchange(self->owed_, 0));
+  });
+}
+
+void LinkOfPeer::Close() {
+  if (!peer_) return;
+  peer_->Post([self = shared_from_this()] {
+    if (self->closed_) return;
+    self->CloseHalves();
+    self->events_.reset();
+    self->peer_->Remove(self);
+  });
+}
+
+void LinkOfPeer::CloseHalves() {
+  closed_ = true;
+  if (!!sender_ && !sender_.closed()) sender_.close();
+  if (!!receiver_ && !receiver_.closed()) receiver_.close();
+}
+
+void LinkOfPeer::Drop() {
+  closed_ = true;
+  deliveries_.clear();
+  sender_ = proton::sender();
+  receiver_ = proton::receiver();
+}
+
+void LinkOfPeer::Lose(const std::string& condition, const std::string& description) {
+  Drop();
+  if (const auto events = std::exchange(events_, nullptr)) events->OnLost(condition, description);
+}
+
+}  // namespace datawire

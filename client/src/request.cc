@@ -1,0 +1,103 @@
+#include <proton/message_id.hpp>
+
+#include "sender_shell.h"
+
+namespace datawire {
+
+namespace {
+// The sender's verdict on a message may come so long after its deadline.
+constexpr std::chrono::milliseconds kVerdict{500};
+}  // namespace
+
+void Asked::Answer(Result<proton::message> with) {
+  {
+    const std::lock_guard lock(mutex);
+    if (result) return;
+    result.emplace(std::move(with));
+  }
+  answered.notify_all();
+}
+
+Result<proton::message> SenderShell::Request(proton::message message,
+                                             std::chrono::milliseconds timeout) {
+  const BootTime until = BootClock::now() + timeout;
+  auto asked = std::make_shared<Asked>();
+  SendOptions options;
+  options.deadline = std::max(timeout, std::chrono::milliseconds(1));
+  Delivery delivery = Take(std::move(message), std::move(options), asked);
+  if (const auto ended = delivery.Poll(); ended && ended->end == DeliveryEnd::kNotSent) {
+    const bool invalid = ended->condition == MappingOf(Code::kInvalid).amqp_condition;
+    asked->Answer(Status(invalid ? Code::kInvalid : Code::kTimeout, ended->description));
+  }
+  std::unique_lock lock(asked->mutex);
+  const auto wait = [&](BootTime end) {
+    const auto left = end - BootClock::now();
+    if (left <= left.zero()) return asked->result.has_value();
+    return asked->answered.wait_for(lock, left, [&] { return asked->result.has_value(); });
+  };
+  if (!wait(until) && !asked->accepted) wait(until + kVerdict);
+  if (!asked->result) {
+    asked->result.emplace(Status(Code::kOutcomeUnknown,
+                                 "no reply within " + std::to_string(timeout.count()) + " ms"));
+    Post([this, asked](BootTime) {
+      std::erase_if(awaited_, [&](const auto& entry) { return entry.second.asked == asked; });
+    });
+  }
+  return std::move(*asked->result);
+}
+
+/// The request was settled, or given up.
+void SenderShell::Ask(Flight& flight, const DeliveryOutcome& outcome) {
+  const std::string why = (outcome.condition.empty() ? "" : outcome.condition + ": ") +
+                          (outcome.description.empty() ? "no reason given" : outcome.description);
+  switch (outcome.end) {
+    case DeliveryEnd::kAccepted: {
+      {
+        const std::lock_guard lock(flight.asked->mutex);
+        if (flight.asked->result) return;
+        flight.asked->accepted = true;
+      }
+      awaited_.insert_or_assign(flight.reply_key, flight);
+      return;
+    }
+    case DeliveryEnd::kRejected:
+      return flight.asked->Answer(Status(Code::kDenied, outcome.peer + " rejected it: " + why));
+    case DeliveryEnd::kNotSent:
+      return flight.asked->Answer(Status(Code::kTimeout, "not sent: " + why));
+    case DeliveryEnd::kOutcomeUnknown:
+      return flight.asked->Answer(Status(Code::kOutcomeUnknown, why));
+  }
+}
+
+/// In the turn. A reply may come before its request is settled.
+void SenderShell::Replied(proton::message& reply) {
+  try {
+    const proton::message_id id = reply.correlation_id();
+    if (id.empty()) return;
+    const std::string key = proton::to_string(id);
+    if (auto node = awaited_.extract(key)) {
+      return node.mapped().asked->Answer(std::move(reply));
+    }
+    for (auto& [number, flight] : flights_) {
+      if (flight.asked && flight.reply_key == key) {
+        return flight.asked->Answer(std::move(reply));
+      }
+    }
+  } catch (const std::exception&) {  // a reply that proton cannot read is none
+  }
+}
+
+/// Replies come back on the link the request went out on, or never.
+void SenderShell::LinkGone(SenderCore::LinkId link, const std::string& why) {
+  for (auto it = awaited_.begin(); it != awaited_.end();) {
+    if (it->second.link != link) {
+      ++it;
+      continue;
+    }
+    it->second.asked->Answer(
+        Status(Code::kOutcomeUnknown, "the link was lost before the reply: " + why));
+    it = awaited_.erase(it);
+  }
+}
+
+}  // namespace datawire

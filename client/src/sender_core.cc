@@ -1,0 +1,470 @@
+#include "sender_core.h"
+
+#include <algorithm>
+
+#include "datawire/assert.h"
+
+namespace datawire {
+namespace {
+
+using std::chrono::milliseconds;
+
+// An endpoint that failed is left out for so long, doubled with each failure in a row.
+constexpr milliseconds kOutLeast{250}, kOutMost{10'000};
+// When all are out, each is tried again after this at the latest: the last one is never given up.
+constexpr milliseconds kOutWhenAll{1000};
+// A message that nobody else takes goes again after so long, doubled each time.
+constexpr milliseconds kPauseLeast{50}, kPauseMost{1000};
+// TCP connect, AMQP handshake and attach together: a frozen peer is passed by in <= 3 s (P29).
+constexpr milliseconds kOpenMost{2500};
+constexpr milliseconds kIdleLink{60'000};
+
+milliseconds Doubled(milliseconds least, milliseconds most, uint32_t times) {
+  return std::min(most, least * (int64_t{1} << std::min(times, 16u)));
+}
+
+constexpr auto kLater = std::greater<std::pair<BootTime, SenderCore::MessageId>>();
+
+}  // namespace
+
+SenderCore::Peer* SenderCore::PeerOf(LinkId link) {
+  const auto it = links_.find(link);
+  return it == links_.end() ? nullptr : it->second;
+}
+
+SenderCore::Message* SenderCore::OnLink(LinkId link, MessageId id) {
+  Peer* peer = PeerOf(link);
+  const auto it = messages_.find(id);
+  if (!peer || it == messages_.end()) return nullptr;
+  Message& message = it->second;
+  return message.where == Where::kOnLink && message.peer == peer ? &message : nullptr;
+}
+
+void SenderCore::AnswerChanged(std::shared_ptr<const Answer> answer) {
+  // A failure to know changes nothing of what is known.
+  if (answer->status == AnswerStatus::kUnavailable && answer_) return;
+  answer_ = std::move(answer);
+  for (auto& [url, peer] : peers_) peer.listed = false;
+  for (const Endpoint& endpoint : answer_->endpoints) {
+    Peer& peer = peers_.try_emplace(endpoint.url.text(), endpoint).first->second;
+    peer.endpoint = endpoint;
+    peer.listed = true;
+  }
+  for (auto it = peers_.begin(); it != peers_.end();) {
+    Peer& peer = it->second;
+    // Its link works on: as good as a suspect one, so used when no other is up.
+    if (!peer.listed) peer.endpoint.state = EndpointState::kSuspect;
+    it = peer.listed || peer.link ? std::next(it) : peers_.erase(it);
+  }
+}
+
+void SenderCore::Give(MessageId id, std::string key, BootTime deadline) {
+  Message& message = messages_[id];
+  message.key = std::move(key);
+  message.deadline = deadline;
+  queue_.push_back(id);
+  if (deadlines_.size() > 2 * messages_.size() + 64) {
+    std::erase_if(deadlines_, [this](const auto& d) { return !messages_.contains(d.second); });
+    std::make_heap(deadlines_.begin(), deadlines_.end(), kLater);
+  }
+  deadlines_.emplace_back(deadline, id);
+  std::push_heap(deadlines_.begin(), deadlines_.end(), kLater);
+}
+
+void SenderCore::LinkOpened(LinkId link) {
+  Peer* peer = PeerOf(link);
+  if (!peer || peer->link->open) return;
+  peer->link->open = true;
+  ++counters_.links_opened;
+}
+
+void SenderCore::Credit(LinkId link, uint64_t granted) {
+  if (Peer* peer = PeerOf(link)) peer->link->granted = granted;
+}
+
+void SenderCore::Written(LinkId link, MessageId id) {
+  Message* message = OnLink(link, id);
+  if (!message) return;
+  --message->peer->link->unsettled;
+  End(id, DeliveryEnd::kAccepted, "", "");
+}
+
+void SenderCore::Bounced(LinkId link, MessageId id) {
+  Message* message = OnLink(link, id);
+  if (!message) return;
+  --message->peer->link->unsettled;
+  --message->peer->link->assigned;
+  --message->attempts;
+  Requeue({id});
+}
+
+void SenderCore::Settled(LinkId link, MessageId id, const Outcome& outcome, BootTime now) {
+  Message* message = OnLink(link, id);
+  if (!message) return;
+  Peer& peer = *message->peer;
+  --peer.link->unsettled;
+  peer.link->last_used = now;
+  peer.failures = 0;
+  if (outcome.kind == Outcome::Kind::kAccepted) {
+    End(id, DeliveryEnd::kAccepted, "", "");
+  } else if (outcome.kind == Outcome::Kind::kRejected) {
+    End(id, DeliveryEnd::kRejected, outcome.condition, outcome.description);
+  } else {
+    GiveBack(id, *message, outcome, now);
+  }
+}
+
+/// Released or modified: to somebody else now; Assign lets it pause when there is nobody else.
+void SenderCore::GiveBack(MessageId id, Message& message, const Outcome& outcome, BootTime) {
+  const bool modified = outcome.kind == Outcome::Kind::kModified;
+  message.last_reason = (modified ? "modified by " : "released by ") + message.last_peer;
+  if (modified && !options_.again) {
+    return End(id, DeliveryEnd::kOutcomeUnknown, "", message.last_reason);
+  }
+  if (modified && outcome.failed) {
+    ++message.redelivered;
+    message.maybe_done = true;
+  }
+  message.avoid.push_back(message.last_peer);
+  Requeue({id});
+}
+
+void SenderCore::Requeue(std::vector<MessageId> ids) {
+  for (auto id = ids.rbegin(); id != ids.rend(); ++id) {
+    Message& message = messages_.at(*id);
+    message.where = Where::kQueued;
+    message.peer = nullptr;
+    queue_.push_front(*id);
+  }
+}
+
+void SenderCore::LinkLost(LinkId link, std::string condition, std::string description,
+                          BootTime now) {
+  Peer* peer = PeerOf(link);
+  if (!peer) return;
+  const bool opened = peer->link->open;
+  const bool used = peer->link->unsettled > 0 || !queue_.empty();
+  links_.erase(link);
+  peer->link.reset();
+  if (opened) ++counters_.links_lost;
+  if (used || !opened) Failed(*peer, now);  // an idle one that was cut reopens on use
+  last_condition_ = std::move(condition);
+  last_failure_ = peer->endpoint.url.text() + ": " + description;
+
+  std::vector<MessageId> again;
+  for (auto& [id, message] : messages_) {
+    if (message.where == Where::kOnLink && message.peer == peer) again.push_back(id);
+  }
+  std::sort(again.begin(), again.end());
+  std::vector<MessageId> ended;
+  for (const MessageId id : again) {
+    Message& message = messages_.at(id);
+    message.last_reason = last_failure_;
+    if (options_.presettled) {  // not written yet
+      --message.attempts;
+      continue;
+    }
+    message.maybe_done = true;
+    ++message.redelivered;
+    if (!options_.again) ended.push_back(id);
+  }
+  if (options_.again || options_.presettled) {
+    Requeue(std::move(again));
+  } else {
+    for (const MessageId id : ended) {
+      End(id, DeliveryEnd::kOutcomeUnknown, last_condition_, "the link was lost: " + last_failure_);
+    }
+  }
+  if (!peer->listed) peers_.erase(peer->endpoint.url.text());
+}
+
+void SenderCore::Failed(Peer& peer, BootTime now) {
+  peer.failed_at = now;
+  peer.out_until = now + Doubled(kOutLeast, kOutMost, peer.failures++);
+}
+
+void SenderCore::End(MessageId id, DeliveryEnd end, std::string condition,
+                     std::string description) {
+  const auto it = messages_.find(id);
+  DW_ASSERT(it != messages_.end());
+  switch (end) {
+    case DeliveryEnd::kAccepted:
+      ++counters_.accepted;
+      break;
+    case DeliveryEnd::kRejected:
+      ++counters_.rejected;
+      break;
+    case DeliveryEnd::kNotSent:
+      ++counters_.not_sent;
+      break;
+    case DeliveryEnd::kOutcomeUnknown:
+      ++counters_.unknown;
+      break;
+  }
+  DeliveryOutcome outcome{end, std::move(condition), std::move(description),
+                          std::move(it->second.last_peer), it->second.attempts};
+  messages_.erase(it);
+  actions_.emplace_back(Finish{id, std::move(outcome)});
+}
+
+/// What is known about a message that nobody settled for good.
+void SenderCore::EndUnsettled(MessageId id, const std::string& reason) {
+  Message& message = messages_.at(id);
+  if (message.where == Where::kOnLink) {
+    Link& link = *message.peer->link;
+    --link.unsettled;
+    if (!options_.presettled) {
+      actions_.emplace_back(Forget{link.id, id});
+      return End(id, DeliveryEnd::kOutcomeUnknown, "",
+                 reason + "; sent to " + message.last_peer + ", not settled");
+    }
+  }
+  if (message.maybe_done) {
+    return End(id, DeliveryEnd::kOutcomeUnknown, "", reason + "; last: " + message.last_reason);
+  }
+  auto [condition, why] = WhyUnsent();
+  if (!message.last_reason.empty()) why = message.last_reason;
+  End(id, DeliveryEnd::kNotSent, std::move(condition), reason + ": " + why);
+}
+
+std::pair<std::string, std::string> SenderCore::WhyUnsent() const {
+  const auto condition = [](Code code) { return std::string(MappingOf(code).amqp_condition); };
+  if (!answer_ || answer_->status == AnswerStatus::kUnavailable) {
+    return {condition(Code::kUnavailable),
+            no_answer_.empty() ? "the address could not be resolved" : no_answer_};
+  }
+  if (answer_->status == AnswerStatus::kNotFound) {
+    return {condition(Code::kNotFound), answer_->address.text() + " is not registered"};
+  }
+  if (!last_failure_.empty()) return {last_condition_, last_failure_};
+  if (answer_->status == AnswerStatus::kNoEndpoint) {
+    return {condition(Code::kUnavailable), answer_->address.text() + " has no endpoint that is up"};
+  }
+  return {condition(Code::kTimeout), "no endpoint gave credit"};
+}
+
+void SenderCore::Pump(BootTime now) {
+  Expire(now);
+  WakeWaiting(now);
+  Choose(now);
+  Assign(now);
+  CloseUnused(now);
+}
+
+void SenderCore::Expire(BootTime now) {
+  while (!deadlines_.empty() && deadlines_.front().first <= now) {
+    const MessageId id = deadlines_.front().second;
+    std::pop_heap(deadlines_.begin(), deadlines_.end(), kLater);
+    deadlines_.pop_back();
+    if (messages_.contains(id)) EndUnsettled(id, "the deadline passed");
+  }
+}
+
+void SenderCore::WakeWaiting(BootTime now) {
+  std::vector<MessageId> due;
+  while (!waiting_.empty() && waiting_.begin()->first <= now) {
+    const MessageId id = waiting_.begin()->second;
+    waiting_.erase(waiting_.begin());
+    const auto it = messages_.find(id);
+    if (it != messages_.end() && it->second.where == Where::kWaiting) due.push_back(id);
+  }
+  Requeue(std::move(due));
+}
+
+bool SenderCore::AllOut(BootTime now) const {
+  return std::none_of(peers_.begin(), peers_.end(), [now](const auto& entry) {
+    const Peer& peer = entry.second;
+    return (peer.listed || peer.link) && peer.endpoint.state != EndpointState::kDraining &&
+           peer.out_until <= now;
+  });
+}
+
+BootTime SenderCore::BackAt(const Peer& peer, bool all_out) const {
+  return all_out ? std::min(peer.out_until, peer.failed_at + kOutWhenAll) : peer.out_until;
+}
+
+/// The endpoints that messages of this pump may go to.
+void SenderCore::Choose(BootTime now) {
+  chosen_.clear();
+  candidates_.clear();
+  const bool all_out = AllOut(now);
+  std::vector<Peer*> peers;
+  std::vector<Candidate> candidates;
+  for (auto& [url, peer] : peers_) {
+    if (!peer.listed && !(peer.link && peer.link->open)) continue;
+    if (peer.endpoint.state == EndpointState::kDraining) continue;
+    peers.push_back(&peer);
+    Candidate candidate{&peer.endpoint};
+    candidate.usable = BackAt(peer, all_out) <= now;
+    candidate.has_credit = peer.link && peer.link->credit();
+    candidate.unsettled = peer.link ? peer.link->unsettled : 0;
+    candidates.push_back(candidate);
+  }
+  if (policy() != Policy::kBalanced) {
+    chosen_ = std::move(peers);
+    candidates_ = std::move(candidates);
+    return;
+  }
+  for (const size_t i : ChooseLinks(candidates, options_.links, options_.seed)) {
+    chosen_.push_back(peers[i]);
+    candidates_.push_back(candidates[i]);
+  }
+}
+
+void SenderCore::Assign(BootTime now) {
+  std::deque<MessageId> stay;
+  while (!queue_.empty()) {
+    const MessageId id = queue_.front();
+    const auto it = messages_.find(id);
+    if (it == messages_.end() || it->second.where != Where::kQueued) {
+      queue_.pop_front();
+      continue;
+    }
+    const Step step = AssignOne(id, it->second, now);
+    if (step == Step::kStop) break;
+    queue_.pop_front();
+    if (step == Step::kStays) stay.push_back(id);
+  }
+  queue_.insert(queue_.begin(), stay.begin(), stay.end());
+  if (queue_.empty() || policy() != Policy::kBalanced) return;
+  for (Peer* peer : chosen_) Open(*peer, now);
+}
+
+SenderCore::Step SenderCore::AssignOne(MessageId id, Message& message, BootTime now) {
+  std::span<const Candidate> candidates = candidates_;
+  std::vector<Candidate> without;
+  if (!message.avoid.empty()) {
+    without = candidates_;
+    for (size_t i = 0; i < without.size(); ++i) {
+      without[i].usable &= std::find(message.avoid.begin(), message.avoid.end(),
+                                     chosen_[i]->endpoint.url.text()) == message.avoid.end();
+    }
+    candidates = without;
+  }
+  const std::optional<size_t> pick = Select(policy(), candidates, message.key, random_);
+  if (!pick) {
+    if (message.avoid.empty()) return Step::kStop;
+    Pause(id, message, now);
+    return Step::kGone;
+  }
+  Peer& peer = *chosen_[*pick];
+  if (!peer.link) Open(peer, now);
+  if (!peer.link || !peer.link->credit()) {
+    const bool all_alike = policy() != Policy::kConsistent && message.avoid.empty();
+    return all_alike ? Step::kStop : Step::kStays;
+  }
+  Link& link = *peer.link;
+  ++link.assigned;
+  ++link.unsettled;
+  link.last_used = now;
+  message.where = Where::kOnLink;
+  message.peer = &peer;
+  message.last_peer = peer.endpoint.url.text();
+  ++(message.attempts == 0 ? counters_.sent : counters_.redelivered);
+  ++message.attempts;
+  candidates_[*pick].unsettled = link.unsettled;
+  candidates_[*pick].has_credit = link.credit();
+  actions_.emplace_back(Transmit{link.id, id, message.redelivered});
+  return Step::kGone;
+}
+
+void SenderCore::Pause(MessageId id, Message& message, BootTime now) {
+  message.where = Where::kWaiting;
+  message.avoid.clear();
+  waiting_.emplace(now + Doubled(kPauseLeast, kPauseMost, message.pauses++), id);
+}
+
+/// True when it has a link now, open or opening.
+bool SenderCore::Open(Peer& peer, BootTime now) {
+  if (peer.link) return true;
+  const bool usable = BackAt(peer, AllOut(now)) <= now;
+  if (!peer.listed || !usable) return false;
+  if (links_.size() >= options_.links) {
+    Peer* idle = nullptr;
+    for (const auto& [link, other] : links_) {
+      if (other->link->unsettled > 0 || !other->link->open) continue;
+      if (!idle || other->link->last_used < idle->link->last_used) idle = other;
+    }
+    if (!idle) return false;
+    Close(*idle);
+  }
+  peer.link.emplace();
+  peer.link->id = next_link_++;
+  peer.link->since = peer.link->last_used = now;
+  links_[peer.link->id] = &peer;
+  actions_.emplace_back(
+      OpenLink{peer.link->id, peer.endpoint.url, answer_->matched.value_or(answer_->address)});
+  return true;
+}
+
+void SenderCore::Close(Peer& peer) {
+  actions_.emplace_back(CloseLink{peer.link->id});
+  links_.erase(peer.link->id);
+  peer.link.reset();
+}
+
+void SenderCore::CloseUnused(BootTime now) {
+  std::vector<LinkId> late;
+  bool works = false;  // an endpoint that is chosen and listed has an open link
+  for (const Peer* peer : chosen_) works |= peer->listed && peer->link && peer->link->open;
+  for (auto it = peers_.begin(); it != peers_.end();) {
+    Peer& peer = it->second;
+    if (peer.link && !peer.link->open) {
+      if (now - peer.link->since >= kOpenMost) late.push_back(peer.link->id);
+    } else if (peer.link && peer.link->unsettled == 0) {
+      const bool chosen = std::find(chosen_.begin(), chosen_.end(), &peer) != chosen_.end();
+      const bool idle = queue_.empty() && now - peer.link->last_used >= kIdleLink;
+      if (idle || (works && (!chosen || !peer.listed))) Close(peer);
+    }
+    it = peer.listed || peer.link ? std::next(it) : peers_.erase(it);
+  }
+  for (const LinkId link : late) {
+    actions_.emplace_back(CloseLink{link});
+    LinkLost(link, std::string(MappingOf(Code::kUnavailable).amqp_condition),
+             "no answer within " + std::to_string(kOpenMost.count()) + " ms", now);
+  }
+  if (!late.empty()) {
+    Choose(now);
+    Assign(now);
+  }
+}
+
+std::vector<SenderCore::MessageId> SenderCore::Abandon(const std::string& reason) {
+  std::vector<MessageId> ids;
+  for (const auto& [id, message] : messages_) ids.push_back(id);
+  std::sort(ids.begin(), ids.end());
+  for (const MessageId id : ids) EndUnsettled(id, reason);
+  queue_.clear();
+  waiting_.clear();
+  deadlines_.clear();
+  return ids;
+}
+
+void SenderCore::CloseLinks() {
+  for (auto& [url, peer] : peers_) {
+    if (peer.link) Close(peer);
+  }
+}
+
+std::optional<BootTime> SenderCore::NextWake(BootTime now) const {
+  std::optional<BootTime> next;
+  const auto at = [&next, now](BootTime time) {
+    time = std::max(time, now + milliseconds(1));
+    if (!next || time < *next) next = time;
+  };
+  if (!deadlines_.empty() && !messages_.empty()) at(deadlines_.front().first);
+  if (!waiting_.empty()) at(waiting_.begin()->first);
+  const bool all_out = AllOut(now);
+  for (const auto& [url, peer] : peers_) {
+    if (peer.link && !peer.link->open) at(peer.link->since + kOpenMost);
+    if (peer.link && peer.link->open && peer.link->unsettled == 0) {
+      at(peer.link->last_used + kIdleLink);
+    }
+    if (!queue_.empty() && !peer.link && peer.listed && BackAt(peer, all_out) > now) {
+      at(BackAt(peer, all_out));
+    }
+  }
+  return next;
+}
+
+}  // namespace datawire

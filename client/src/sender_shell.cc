@@ -1,0 +1,342 @@
+#include "sender_shell.h"
+
+#include <future>
+#include <proton/message_id.hpp>
+#include <random>
+
+namespace datawire {
+
+namespace {
+
+std::string RandomPrefix() {
+  std::random_device device;
+  char text[32];
+  std::snprintf(text, sizeof text, "%08x%08x-", device(), device());
+  return text;
+}
+
+SenderCore::Options CoreOptions(const SenderOptions& options, bool requests) {
+  std::random_device device;
+  SenderCore::Options core;
+  core.presettled = options.settlement == Settlement::kAtMostOnce;
+  core.again = !requests;
+  core.seed = uint64_t{device()} << 32 | device();
+  core.random_seed = uint64_t{device()} << 32 | device();
+  return core;
+}
+
+std::string ConditionOf(Code code) {
+  return std::string(MappingOf(code).amqp_condition);
+}
+
+proton::message Decoded(const std::vector<char>& encoded) {
+  proton::message message;
+  message.decode(encoded);
+  return message;
+}
+
+}  // namespace
+
+Result<Destination> Destination::Parse(std::string_view text) {
+  Destination destination;
+  if (text.starts_with("amqp://") || text.starts_with("amqps://")) {
+    DW_ASSIGN(destination.physical, EndpointUrl::Parse(text));
+    if (destination.physical->secure()) {
+      return Status(Code::kUnsupported, "amqps is not supported by this version: " + Shown(text));
+    }
+  } else {
+    DW_ASSIGN(destination.address, Address::Parse(text));
+  }
+  return destination;
+}
+
+std::string Destination::Node(const Address& matched, const EndpointUrl& url) const {
+  return physical ? url.node() : LinkTarget(*address, matched, url);
+}
+
+std::shared_ptr<const Answer> Destination::Fixed() const {
+  Answer answer{Address::Parse("//physical").value()};
+  answer.status = AnswerStatus::kFound;
+  answer.endpoints.push_back(Endpoint{*physical});
+  answer.total = 1;
+  return std::make_shared<const Answer>(std::move(answer));
+}
+
+/// What happens on one link, brought into the turn.
+class SenderShell::Events final : public LinkEvents {
+ public:
+  Events(std::weak_ptr<SenderShell> shell, SenderCore::LinkId link)
+      : shell_(std::move(shell)), link_(link) {}
+
+  void OnOpened() override {
+    Post([](SenderCore& core, SenderCore::LinkId link, BootTime) { core.LinkOpened(link); });
+  }
+  void OnCredit(uint64_t granted) override {
+    Post([granted](SenderCore& core, SenderCore::LinkId link, BootTime) {
+      core.Credit(link, granted);
+    });
+  }
+  void OnSettled(uint64_t id, SenderCore::Outcome outcome) override {
+    Post(
+        [id, outcome = std::move(outcome)](SenderCore& core, SenderCore::LinkId link,
+                                           BootTime now) { core.Settled(link, id, outcome, now); });
+  }
+  void OnWritten(uint64_t id) override {
+    Post([id](SenderCore& core, SenderCore::LinkId link, BootTime) { core.Written(link, id); });
+  }
+  void OnBounced(uint64_t id) override {
+    Post([id](SenderCore& core, SenderCore::LinkId link, BootTime) { core.Bounced(link, id); });
+  }
+  void OnMessage(uint64_t, proton::message message) override {
+    const auto shell = shell_.lock();
+    if (!shell) return;
+    auto reply = std::make_shared<proton::message>(std::move(message));
+    shell->Post([shell = shell.get(), reply](BootTime) { shell->Replied(*reply); });
+  }
+  void OnLost(const std::string& condition, const std::string& description) override {
+    const auto shell = shell_.lock();
+    if (!shell) return;
+    shell->Post([shell = shell.get(), link = link_, condition, description](BootTime now) {
+      shell->open_.erase(link);
+      shell->core_.LinkLost(link, condition, description, now);
+      shell->LinkGone(link, description);
+    });
+  }
+
+ private:
+  template <typename F>
+  void Post(F event) {
+    if (const auto shell = shell_.lock()) {
+      shell->Post([shell = shell.get(), link = link_, event = std::move(event)](BootTime now) {
+        event(shell->core_, link, now);
+      });
+    }
+  }
+
+  const std::weak_ptr<SenderShell> shell_;
+  const SenderCore::LinkId link_;
+};
+
+SenderShell::SenderShell(amqp::Io& io, std::shared_ptr<Links> links, Destination destination,
+                         SenderOptions options, bool requests)
+    : io_(io),
+      links_(std::move(links)),
+      destination_(std::move(destination)),
+      options_(options),
+      requests_(requests),
+      id_prefix_(RandomPrefix()),
+      core_(CoreOptions(options, requests)) {}
+
+void SenderShell::Start(Resolver* resolver) {
+  if (destination_.physical) {
+    return Post([this, answer = destination_.Fixed()](BootTime) { core_.AnswerChanged(answer); });
+  }
+  auto subscription =
+      resolver->Subscribe(*destination_.address,
+                          [weak = weak_from_this(), resolver](const Resolver::AnswerPtr& answer) {
+                            const auto self = weak.lock();
+                            if (!self) return;
+                            std::string why;
+                            if (answer->status == AnswerStatus::kUnavailable)
+                              why = resolver->LastError().message();
+                            self->Post([self = self.get(), answer, why](BootTime) {
+                              self->core_.AnswerChanged(answer);
+                              if (!why.empty()) self->core_.AnswerFailed(why);
+                            });
+                          });
+  const std::lock_guard lock(mutex_);
+  subscription_ = std::move(subscription);
+}
+
+Delivery SenderShell::Send(proton::message message, SendOptions options) {
+  return Take(std::move(message), std::move(options), nullptr);
+}
+
+Delivery SenderShell::Take(proton::message message, SendOptions options,
+                           std::shared_ptr<Asked> asked) {
+  auto state = std::make_shared<Delivery::State>();
+  state->done = std::move(options.done);
+  const auto wait = options.deadline.count() > 0 ? options.deadline : options_.deadline;
+  state->deadline = BootClock::now() + wait;
+  const auto refuse = [&state](const Status& status) {
+    state->End({DeliveryEnd::kNotSent, ConditionOf(status.code()), status.message(), "", 0});
+    return Delivery(state);
+  };
+
+  std::unique_lock lock(mutex_);
+  const uint64_t id = next_id_++;
+  lock.unlock();
+  std::string reply_key;
+  try {
+    if (message.id().empty()) message.id(id_prefix_ + std::to_string(id));
+    if (asked) {
+      if (message.correlation_id().empty()) message.correlation_id(message.id());
+      reply_key = proton::to_string(message.correlation_id());
+    }
+    state->encoded = message.encode();
+  } catch (const std::exception& e) {
+    return refuse(
+        Status(Code::kInvalid, std::string("the message cannot be encoded: ") + e.what()));
+  }
+  if (state->encoded.size() > limits::kMessageBytes) {
+    return refuse(Status(Code::kInvalid, "the message is " + std::to_string(state->encoded.size()) +
+                                             " bytes, at most " +
+                                             std::to_string(limits::kMessageBytes)));
+  }
+  lock.lock();
+  if (Status full = WaitForRoom(lock, state->deadline); !full.ok()) {
+    lock.unlock();
+    return refuse(full);
+  }
+  ++in_use_;
+  lock.unlock();
+  Post([this, id, state, asked = std::move(asked), reply_key = std::move(reply_key),
+        key = std::move(options.key)](BootTime) mutable {
+    core_.Give(id, std::move(key), state->deadline);
+    flights_.emplace(id, Flight{state, std::move(asked), std::move(reply_key)});
+  });
+  return Delivery(std::move(state));
+}
+
+Status SenderShell::WaitForRoom(std::unique_lock<std::mutex>& lock, BootTime until) {
+  const auto room = [this] { return closed_ || in_use_ < options_.buffer; };
+  while (!room()) {
+    const std::string most = std::to_string(options_.buffer);
+    if (options_.when_full == WhenFull::kFail) {
+      return Status(Code::kOverloaded, "the sender's buffer is full: " + most + " messages");
+    }
+    const auto left = until - BootClock::now();
+    if (left <= left.zero()) {
+      return Status(Code::kTimeout, "the deadline passed while the sender's buffer was full: " +
+                                        most + " messages are not settled");
+    }
+    room_.wait_for(lock, left, room);
+  }
+  if (closed_) return Status(Code::kCancelled, "the sender is closed");
+  return {};
+}
+
+void SenderShell::Post(Event event) {
+  {
+    const std::lock_guard lock(mutex_);
+    inbox_.push_back(std::move(event));
+    if (std::exchange(scheduled_, true)) return;
+  }
+  io_.Post([self = shared_from_this()] { self->Turn(); });
+}
+
+void SenderShell::Turn() {
+  std::vector<Event> events;
+  {
+    const std::lock_guard lock(mutex_);
+    events.swap(inbox_);
+  }
+  const BootTime now = BootClock::now();
+  for (Event& event : events) event(now);
+  core_.Pump(now);
+  Act(core_.TakeActions());
+  Arm(now);
+  {
+    const std::lock_guard lock(mutex_);
+    counters_ = core_.counters();
+    scheduled_ = !inbox_.empty();
+    if (!scheduled_) return;
+  }
+  io_.Post([self = shared_from_this()] { self->Turn(); });
+}
+
+void SenderShell::Act(std::vector<SenderCore::Action> actions) {
+  std::map<SenderCore::LinkId, std::vector<PeerLink::Item>> batches;
+  for (const SenderCore::Action& action : actions) {
+    if (const auto* open = std::get_if<SenderCore::OpenLink>(&action)) {
+      LinkSpec spec;
+      spec.kind = requests_ ? LinkSpec::Kind::kRequester : LinkSpec::Kind::kSender;
+      spec.node = destination_.Node(open->matched, open->url);
+      spec.presettled = options_.settlement == Settlement::kAtMostOnce;
+      open_[open->link] = links_->Open(open->url, std::move(spec),
+                                       std::make_shared<Events>(weak_from_this(), open->link));
+    } else if (const auto* transmit = std::get_if<SenderCore::Transmit>(&action)) {
+      Flight& flight = flights_.at(transmit->id);
+      flight.link = transmit->link;
+      batches[transmit->link].push_back(
+          {transmit->id, {flight.state, &flight.state->encoded}, transmit->redelivered});
+    }
+  }
+  for (auto& [link, items] : batches) {
+    if (const auto it = open_.find(link); it != open_.end()) it->second->Transmit(std::move(items));
+  }
+  size_t ended = 0;
+  for (SenderCore::Action& action : actions) {
+    if (const auto* close = std::get_if<SenderCore::CloseLink>(&action)) {
+      if (const auto node = open_.extract(close->link)) node.mapped()->Close();
+      LinkGone(close->link, "the link was closed");
+    } else if (const auto* forget = std::get_if<SenderCore::Forget>(&action)) {
+      if (const auto it = open_.find(forget->link); it != open_.end()) {
+        it->second->Forget(forget->id);
+      }
+    } else if (auto* finish = std::get_if<SenderCore::Finish>(&action)) {
+      Ended(*finish);
+      ++ended;
+    }
+  }
+  if (ended == 0) return;
+  {
+    const std::lock_guard lock(mutex_);
+    in_use_ -= ended;
+  }
+  room_.notify_all();
+}
+
+void SenderShell::Ended(SenderCore::Finish& finish) {
+  auto node = flights_.extract(finish.id);
+  Flight& flight = node.mapped();
+  if (flight.asked) Ask(flight, finish.outcome);
+  flight.state->End(std::move(finish.outcome));
+}
+
+void SenderShell::Arm(BootTime now) {
+  const std::optional<BootTime> next = core_.NextWake(now);
+  if (!next || (armed_ && *armed_ <= *next)) return;
+  armed_ = next;
+  const auto delay = std::chrono::ceil<std::chrono::milliseconds>(*next - now);
+  io_.After(delay, [weak = weak_from_this(), at = *next] {
+    const auto self = weak.lock();
+    if (!self) return;
+    self->Post([self = self.get(), at](BootTime) {
+      if (self->armed_ == at) self->armed_.reset();
+    });
+  });
+}
+
+std::vector<proton::message> SenderShell::Close(std::chrono::milliseconds wait) {
+  std::unique_ptr<Resolver::Subscription> subscription;
+  {
+    std::unique_lock lock(mutex_);
+    const bool first = !std::exchange(closed_, true);
+    room_.notify_all();
+    if (!first) return {};
+    room_.wait_for(lock, wait, [this] { return in_use_ == 0; });
+    subscription = std::move(subscription_);
+  }
+  subscription.reset();
+  auto unsettled = std::make_shared<std::promise<std::vector<proton::message>>>();
+  std::future<std::vector<proton::message>> future = unsettled->get_future();
+  Post([this, unsettled](BootTime) {
+    std::vector<proton::message> messages;
+    for (const SenderCore::MessageId id : core_.Abandon("the sender was closed")) {
+      messages.push_back(Decoded(flights_.at(id).state->encoded));
+    }
+    core_.CloseLinks();
+    unsettled->set_value(std::move(messages));
+  });
+  // Only an Io that was stopped before keeps us waiting.
+  if (future.wait_for(std::chrono::seconds(1)) != std::future_status::ready) return {};
+  return future.get();
+}
+
+Sender::Counters SenderShell::counters() {
+  const std::lock_guard lock(mutex_);
+  return counters_;
+}
+
+}  // namespace datawire

@@ -1,0 +1,104 @@
+#pragma once
+
+#include <condition_variable>
+#include <functional>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "datawire/client.h"
+#include "delivery.h"
+#include "links.h"
+#include "sender_core.h"
+
+namespace datawire {
+
+/// Where messages go: an address, or one endpoint without a directory.
+struct Destination {
+  std::optional<Address> address;
+  std::optional<EndpointUrl> physical;
+
+  /// `//domain/path` or `amqp://host:port/node`; kInvalid with the rule.
+  static Result<Destination> Parse(std::string_view text);
+  /// What a link to `url` names.
+  std::string Node(const Address& matched, const EndpointUrl& url) const;
+  /// A physical endpoint as an answer: always FOUND.
+  std::shared_ptr<const Answer> Fixed() const;
+};
+
+/// One Request on its way. Thread-safe.
+struct Asked {
+  std::mutex mutex;
+  std::condition_variable answered;
+  std::optional<Result<proton::message>> result;  // guarded by mutex
+  bool accepted = false;                          // guarded by mutex; the peer has taken it
+
+  void Answer(Result<proton::message> with);
+};
+
+/// A SenderCore with its threads, links, timer and buffer: events come in from any thread and run
+/// one after the other on an Io thread (the "turn"). Thread-safe.
+class SenderShell : public std::enable_shared_from_this<SenderShell> {
+ public:
+  SenderShell(amqp::Io& io, std::shared_ptr<Links> links, Destination destination,
+              SenderOptions options, bool requests);
+
+  /// Follows the answers of `resolver`; null for a physical destination.
+  void Start(Resolver* resolver);
+  Delivery Send(proton::message message, SendOptions options);
+  Result<proton::message> Request(proton::message message, std::chrono::milliseconds timeout);
+  std::vector<proton::message> Close(std::chrono::milliseconds wait);
+  Sender::Counters counters();
+
+ private:
+  class Events;
+  using Event = std::function<void(BootTime now)>;
+  struct Flight {
+    std::shared_ptr<Delivery::State> state;
+    std::shared_ptr<Asked> asked;  // of a request
+    std::string reply_key;
+    SenderCore::LinkId link = 0;
+  };
+
+  Delivery Take(proton::message message, SendOptions options, std::shared_ptr<Asked> asked);
+  Status WaitForRoom(std::unique_lock<std::mutex>& lock, BootTime until);
+  void Post(Event event);
+  void Turn();
+  void Act(std::vector<SenderCore::Action> actions);
+  void Ended(SenderCore::Finish& finish);
+  void Arm(BootTime now);
+
+  void Replied(proton::message& reply);
+  void LinkGone(SenderCore::LinkId link, const std::string& why);
+  void Ask(Flight& flight, const DeliveryOutcome& outcome);
+
+  amqp::Io& io_;
+  const std::shared_ptr<Links> links_;
+  const Destination destination_;
+  const SenderOptions options_;
+  const bool requests_;
+  const std::string id_prefix_;
+
+  // Of the turn only.
+  SenderCore core_;
+  std::unordered_map<SenderCore::MessageId, Flight> flights_;
+  std::map<SenderCore::LinkId, std::shared_ptr<PeerLink>> open_;
+  std::map<std::string, Flight> awaited_;  // requests, by reply key; at most the buffer's size
+  std::optional<BootTime> armed_;
+
+  std::mutex mutex_;
+  std::condition_variable room_;
+  std::vector<Event> inbox_;   // guarded by mutex_; bounded by buffer and by credit
+  bool scheduled_ = false;     // guarded by mutex_
+  bool closed_ = false;        // guarded by mutex_
+  size_t in_use_ = 0;          // guarded by mutex_; messages taken and not ended
+  uint64_t next_id_ = 1;       // guarded by mutex_
+  Sender::Counters counters_;  // guarded by mutex_; as of the last turn
+  std::unique_ptr<Resolver::Subscription> subscription_;  // guarded by mutex_
+};
+
+}  // namespace datawire

@@ -1,0 +1,81 @@
+#pragma once
+
+#include <condition_variable>
+#include <deque>
+#include <memory>
+#include <mutex>
+#include <set>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "amqp/connection.h"
+#include "datawire/client.h"
+#include "service_connection.h"
+#include "tether.h"
+
+namespace datawire {
+
+/// Runs a service's handler on a thread of its own, so that it may block: one message at a time, in
+/// the order they came. Bounded by the credit given. Thread-safe.
+class HandlerThread {
+ public:
+  explicit HandlerThread(Handler handler);
+  ~HandlerThread();  ///< Stop()
+  void Push(std::shared_ptr<Exchange::State> state);
+  /// Lets go of what waits (released), joins after the handler's present call. Idempotent.
+  void Stop();
+
+ private:
+  void Run();
+  void Handle(const std::shared_ptr<Exchange::State>& state);
+
+  const Handler handler_;
+  std::mutex mutex_;
+  std::condition_variable work_;
+  std::vector<std::shared_ptr<Exchange::State>> waiting_;  // guarded by mutex_
+  bool idle_ = false, stopped_ = false;                    // guarded by mutex_
+  std::thread thread_;
+};
+
+/// A listener, its connections, its registration. Thread-safe.
+class LinkedService final : public Service {
+ public:
+  static Result<std::unique_ptr<LinkedService>> Open(amqp::Io& io, TetherClient* tether,
+                                                     std::string container_id, Address address,
+                                                     Handler handler, ServiceOptions options,
+                                                     const std::vector<std::string>& directory);
+  ~LinkedService() override;
+
+  std::string url() const override { return url_->text(); }
+  void Stop(std::chrono::milliseconds wait) override;
+  Status WaitRegistered(std::chrono::milliseconds wait) override;
+
+ private:
+  /// Outlives the service: callbacks of connections and of the tether end here.
+  struct Shared {
+    std::mutex mutex;
+    std::condition_variable changed;
+    std::set<std::shared_ptr<ServiceConnection>> connections;  // guarded by mutex
+    std::optional<Status> registered;                          // guarded by mutex
+    bool withdrawn = false;                                    // guarded by mutex
+  };
+  LinkedService(TetherClient* tether, Address address, Handler handler)
+      : tether_(tether),
+        address_(std::move(address)),
+        handlers_(std::make_shared<HandlerThread>(std::move(handler))) {}
+
+  amqp::Listener::Accept Acceptor(std::shared_ptr<const ServiceNode> node) const;
+  void Register(const ServiceOptions& options);
+
+  TetherClient* const tether_;  // null: not registered anywhere
+  const Address address_;
+  const std::shared_ptr<HandlerThread> handlers_;
+  const std::shared_ptr<Shared> shared_ = std::make_shared<Shared>();
+  std::optional<EndpointUrl> url_;
+  std::unique_ptr<amqp::Listener> listener_;
+  std::mutex stop_mutex_;
+  bool stopped_ = false;  // guarded by stop_mutex_
+};
+
+}  // namespace datawire

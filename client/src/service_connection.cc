@@ -1,0 +1,256 @@
+#include "service_connection.h"
+
+#include <algorithm>
+#include <proton/receiver_options.hpp>
+#include <proton/sender_options.hpp>
+#include <proton/session.hpp>
+#include <proton/source.hpp>
+#include <proton/source_options.hpp>
+#include <proton/target.hpp>
+#include <proton/target_options.hpp>
+#include <proton/tracker.hpp>
+#include <random>
+
+#include "amqp/proton_extras.h"
+
+namespace datawire {
+
+namespace {
+
+std::string NewReplyNode() {
+  std::random_device device;
+  char text[40];
+  std::snprintf(text, sizeof text, "reply-%08x%08x%08x", device(), device(), device());
+  return text;
+}
+
+/// A link without the address it asks for.
+void RefuseUnknown(proton::link& link, const std::string& wanted, const ServiceNode& node) {
+  amqp::Refuse(link, MappingOf(Code::kNotFound).amqp_condition,
+               "no node " + Shown(wanted) + " here; this service is " + node.address.text() +
+                   (node.subtree ? " and what is below it" : ""));
+}
+
+}  // namespace
+
+std::optional<std::string> ServiceNode::Match(const std::string& target) const {
+  const Result<Address> wanted = Address::Parse(target);
+  if (!wanted.ok()) return std::nullopt;
+  if (*wanted == address || (subtree && wanted->IsWithin(address))) return wanted->text();
+  return std::nullopt;
+}
+
+void ServiceConnection::on_receiver_open(proton::receiver& receiver) {
+  const std::string target = receiver.target().address();
+  std::optional<std::string> address = node_->Match(target);
+  if (!address || receiver.target().dynamic()) return RefuseUnknown(receiver, target, *node_);
+  if (draining_) {
+    return amqp::Refuse(receiver, "amqp:link:detach-forced", "the service stops");
+  }
+  amqp::SetMaxMessageSize(receiver, limits::kMessageBytes);
+  proton::target_options echo;
+  echo.address(target);
+  receiver.open(proton::receiver_options().target(echo).credit_window(0).auto_accept(false));
+  receiver.add_credit(node_->credit);
+  in_.emplace(next_++, In{receiver, *std::move(address)});
+}
+
+void ServiceConnection::on_sender_open(proton::sender& sender) {
+  if (!sender.source().dynamic()) {
+    const std::string source = sender.source().address();
+    if (!node_->Match(source)) return RefuseUnknown(sender, source, *node_);
+    return amqp::Refuse(sender, "amqp:not-allowed",
+                        "messages are sent to " + Shown(source) + ", none are received from it");
+  }
+  const std::string name = NewReplyNode();
+  proton::source_options source;
+  source.address(name);  // dynamic(true) as well would null the address
+  sender.open(proton::sender_options().source(source));
+  out_.emplace(name, Out{sender, {}});
+  const std::lock_guard lock(mutex_);
+  reply_nodes_.insert(name);
+}
+
+void ServiceConnection::on_message(proton::delivery& delivery, proton::message& message) {
+  const auto in = std::find_if(in_.begin(), in_.end(), [&](const auto& entry) {
+    return entry.second.receiver == delivery.receiver();
+  });
+  if (in == in_.end() || draining_) return delivery.release();
+  const uint64_t token = next_++;
+  held_.emplace(token, Held{delivery, in->first});
+  node_->deliver(std::make_shared<Exchange::State>(shared_from_this(), token, in->second.address,
+                                                   std::move(message)));
+}
+
+void ServiceConnection::Answer(uint64_t token, Settle how) {
+  const auto connection = connection_.lock();
+  if (!connection) return;
+  connection->Post([self = shared_from_this(), token, how = std::move(how)] {
+    if (const auto in = self->SettleHeld(token, how)) self->Done(*in);
+    self->CloseWhenDone();
+  });
+}
+
+Status ServiceConnection::Reply(uint64_t token, const std::string& reply_to,
+                                std::vector<char> encoded) {
+  bool ours = false;
+  {
+    const std::lock_guard lock(mutex_);
+    ours = reply_nodes_.contains(reply_to);
+  }
+  if (!ours) {
+    Answer(token, {Settle::Kind::kAccept, {}});
+    return Status(Code::kInvalid, "reply-to " + Shown(reply_to) +
+                                      " is no reply node of the connection the message came on");
+  }
+  const auto connection = connection_.lock();
+  if (!connection) return {};
+  connection->Post([self = shared_from_this(), token, reply_to, encoded = std::move(encoded)] {
+    const auto in = self->SettleHeld(token, {Settle::Kind::kAccept, {}});
+    const auto out = self->out_.find(reply_to);
+    if (in && out != self->out_.end()) {
+      out->second.replies.push_back({encoded, *in});
+      self->SendReplies(out->second);
+    } else if (in) {
+      self->Done(*in);
+    }
+    self->CloseWhenDone();
+  });
+  return {};
+}
+
+std::optional<uint64_t> ServiceConnection::SettleHeld(uint64_t token, const Settle& how) {
+  auto node = held_.extract(token);
+  if (!node) return std::nullopt;
+  proton::delivery& delivery = node.mapped().delivery;
+  switch (how.kind) {
+    case Settle::Kind::kAccept:
+      delivery.accept();
+      break;
+    case Settle::Kind::kReject:
+      amqp::Reject(delivery, kRejected, how.reason);
+      break;
+    case Settle::Kind::kRelease:
+      delivery.release();
+      break;
+    case Settle::Kind::kModify:
+      amqp::Modify(delivery, true, false);
+      break;
+  }
+  return node.mapped().in;
+}
+
+/// One message less in flight: room for another, told in portions.
+void ServiceConnection::Done(uint64_t in) {
+  const auto it = in_.find(in);
+  if (it == in_.end() || draining_) return;
+  if (++it->second.owed * 4 < node_->credit) return;
+  it->second.receiver.add_credit(std::exchange(it->second.owed, 0));
+}
+
+/// Replies are pre-settled: the requester asks again, or not.
+void ServiceConnection::SendReplies(Out& out) {
+  while (!out.replies.empty() && out.sender.credit() > 0) {
+    const Waiting& reply = out.replies.front();
+    const uint64_t tag = out.next_tag++;
+    if (amqp::SendEncoded(out.sender, {reply.encoded.data(), reply.encoded.size()}, tag).ok()) {
+      amqp::Forget(out.sender, tag);
+    }
+    Done(reply.in);
+    out.replies.pop_front();
+  }
+}
+
+void ServiceConnection::on_sendable(proton::sender& sender) {
+  for (auto& [name, out] : out_) {
+    if (out.sender == sender) SendReplies(out);
+  }
+  CloseWhenDone();
+}
+
+void ServiceConnection::on_sender_drain_start(proton::sender& sender) {
+  on_sendable(sender);
+  amqp::ReturnCreditIfDraining(sender);
+}
+
+void ServiceConnection::Gone(const proton::receiver& receiver) {
+  std::erase_if(in_, [&](const auto& entry) {
+    if (entry.second.receiver != receiver) return false;
+    std::erase_if(held_, [&](const auto& held) { return held.second.in == entry.first; });
+    return true;
+  });
+  CloseWhenDone();
+}
+
+void ServiceConnection::Gone(const proton::sender& sender) {
+  for (auto it = out_.begin(); it != out_.end();) {
+    if (it->second.sender != sender) {
+      ++it;
+      continue;
+    }
+    for (const Waiting& reply : it->second.replies) Done(reply.in);
+    {
+      const std::lock_guard lock(mutex_);
+      reply_nodes_.erase(it->first);
+    }
+    it = out_.erase(it);
+  }
+}
+
+void ServiceConnection::on_receiver_close(proton::receiver& receiver) {
+  Gone(receiver);
+  receiver.close();
+}
+void ServiceConnection::on_receiver_detach(proton::receiver& receiver) {
+  Gone(receiver);
+  receiver.detach();
+}
+void ServiceConnection::on_sender_close(proton::sender& sender) {
+  Gone(sender);
+  sender.close();
+}
+void ServiceConnection::on_sender_detach(proton::sender& sender) {
+  Gone(sender);
+  sender.detach();
+}
+void ServiceConnection::on_session_close(proton::session& session) {
+  for (const auto& receiver : session.receivers()) Gone(receiver);
+  for (const auto& sender : session.senders()) Gone(sender);
+  session.close();
+}
+
+void ServiceConnection::Closed() {
+  held_.clear();
+  in_.clear();
+  out_.clear();
+  const std::lock_guard lock(mutex_);
+  reply_nodes_.clear();
+}
+
+void ServiceConnection::Drain() {
+  const auto connection = connection_.lock();
+  if (!connection) return;
+  connection->Post([self = shared_from_this()] {
+    if (std::exchange(self->draining_, true)) return;
+    for (auto& [id, in] : self->in_) {
+      if (in.receiver.credit() > 0) in.receiver.drain();
+    }
+    self->CloseWhenDone();
+  });
+}
+
+void ServiceConnection::CloseWhenDone() {
+  if (!draining_ || !held_.empty()) return;
+  for (const auto& [name, out] : out_) {
+    if (!out.replies.empty()) return;
+  }
+  if (const auto connection = connection_.lock()) connection->Close();
+}
+
+void ServiceConnection::Abort() {
+  if (const auto connection = connection_.lock()) {
+    connection->Abort(Status(Code::kCancelled, "the service stopped"));
+  }
+}
+
+}  // namespace datawire
