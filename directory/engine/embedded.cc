@@ -22,9 +22,9 @@ constexpr auto kSlowCommit = 1s;     // a commit that takes longer: not healthy
 constexpr auto kRetryEvery = 250ms;  // after a failure, and between looks at the free space
 constexpr auto kStopMost = 5s;       // Stop gives what is queued so long
 
-Outcome Refusal(Code code, std::string why) {
+Outcome Refusal(Status why) {
   Outcome out;
-  out.status = Status(code, std::move(why));
+  out.status = std::move(why);
   return out;
 }
 
@@ -183,9 +183,9 @@ void Embedded::Commit(std::deque<Item>& work) {
     Item& item = work.front();
     if (now > item.deadline || now > stop_by) {
       answers.push_back({std::move(item.done),
-                         Refusal(Code::kUnavailable, "not written: its deadline passed first")});
+                         Refusal({Code::kUnavailable, "not written: its deadline passed first"})});
     } else if (Status blocked = Blocked(item.op); !blocked.ok()) {
-      answers.push_back({std::move(item.done), Refusal(blocked.code(), blocked.message())});
+      answers.push_back({std::move(item.done), Refusal(std::move(blocked))});
     } else if (group.Fits(item.op)) {
       Take(std::move(item), group, answers);
     } else {

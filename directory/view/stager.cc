@@ -197,6 +197,8 @@ Status Stager::StageAddress(const Address& address, std::vector<Claim*> claims) 
     DW_ASSIGN(rows.subtree, RowState::Decode(*stored));
   }
   if (rows.row.total() > rows.row.live()) DW_RETURN_IF_ERROR(LoadKept(address, &claims));
+  std::sort(claims.begin(), claims.end(),
+            [](const Claim* a, const Claim* b) { return a->key < b->key; });
   Decide(rows, claims);
   for (Claim* claim : claims) WriteDerived(*claim);
   DW_RETURN_IF_ERROR(PatchRows(address, rows, claims));
