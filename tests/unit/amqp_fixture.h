@@ -24,6 +24,7 @@
 #include <proton/tracker.hpp>
 #include <proton/transport.hpp>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "amqp/connection.h"
@@ -169,6 +170,11 @@ class AmqpTest : public testing::Test {
     ADD_FAILURE() << "the connection is still open";
     return Status(Code::kTimeout, "still open");
   }
+  bool StillOpen(const std::shared_ptr<End>& end) {
+    bool open = false;
+    board.Change([&] { open = !end->closed; });
+    return open;
+  }
   std::shared_ptr<End> Served(size_t index) {
     EXPECT_TRUE(board.Await([&] { return served.size() > index && served[index]->connection; }));
     return served.at(index);
@@ -179,8 +185,9 @@ class AmqpTest : public testing::Test {
     auto accepted = std::make_shared<bool>(false);
     auto end = Connect([&](End& e) {
       e.hooks->connection_open = [](proton::connection& c) { c.open_sender("probe"); };
-      e.hooks->sendable = [](proton::sender& s) {
-        if (s.credit() > 0) (void)Send(s, proton::message("probe"), 1);
+      e.hooks->sendable = [sent = false](proton::sender& s) mutable {
+        if (s.credit() > 0 && !std::exchange(sent, true))
+          (void)Send(s, proton::message("probe"), 1);
       };
       e.hooks->settled = [this, accepted](proton::tracker& t) {
         board.Change([&] { *accepted = Outcome(t).kind == RemoteOutcome::Kind::kAccepted; });

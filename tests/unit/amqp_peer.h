@@ -63,6 +63,20 @@ class Plain {
     }
     return true;
   }
+  /// Sends the same bytes until the kernel takes no more for `wait`, or `most` are sent; how many.
+  size_t Flood(std::string_view bytes, size_t most, std::chrono::milliseconds wait) const {
+    size_t sent = 0;
+    while (sent < most) {
+      pollfd p{fd_, POLLOUT, 0};
+      if (poll(&p, 1, static_cast<int>(wait.count())) <= 0) break;
+      const size_t from = sent % bytes.size();
+      const ssize_t n =
+          ::send(fd_, bytes.data() + from, bytes.size() - from, MSG_NOSIGNAL | MSG_DONTWAIT);
+      if (n < 0) break;
+      sent += static_cast<size_t>(n);
+    }
+    return sent;
+  }
   /// What comes within `wait`; empty: nothing came. `ended` tells end of file and reset.
   std::string Receive(std::chrono::milliseconds wait, bool& ended) const {
     ended = false;
