@@ -313,6 +313,7 @@ void SenderCore::Choose(BootTime now) {
 
 void SenderCore::Assign(BootTime now) {
   std::deque<MessageId> stay;
+  bool used = false;
   while (!queue_.empty()) {
     const MessageId id = queue_.front();
     const auto it = messages_.find(id);
@@ -323,10 +324,12 @@ void SenderCore::Assign(BootTime now) {
     const Step step = AssignOne(id, it->second, now);
     if (step == Step::kStop) break;
     queue_.pop_front();
+    used = true;
     if (step == Step::kStays) stay.push_back(id);
   }
   queue_.insert(queue_.begin(), stay.begin(), stay.end());
-  if (queue_.empty() || policy() != Policy::kBalanced) return;
+  // Also while the others have credit: a new endpoint gets its share only once it has a link.
+  if ((queue_.empty() && !used) || policy() != Policy::kBalanced) return;
   for (Peer* peer : chosen_) Open(*peer, now);
 }
 
