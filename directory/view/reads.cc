@@ -128,6 +128,7 @@ Result<std::vector<std::pair<Revision, std::string>>> View::History(Revision aft
     out.emplace_back(Revision{point->at.epoch, number}, value.rest());
   }
   DW_RETURN_IF_ERROR(FromRocks(it->status(), "reading history"));
+  impl_->Stop("history");
   return out;
 }
 

@@ -149,7 +149,8 @@ class View final : public Applier {
   const std::string& path() const;
   const ViewOptions& options() const;
   /// Tests only: called where a reader (`read`: after each read of the store, `fill`: before what
-  /// it read enters the cache) could be overtaken by a Publish. Before any read.
+  /// it read enters the cache; `history`: after History read it) could be overtaken by a Publish.
+  /// Before any read.
   void SetStopPoint(std::function<void(std::string_view)> stop);
 
  private:
