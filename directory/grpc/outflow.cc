@@ -5,6 +5,7 @@
 namespace datawire::directory {
 
 void Outflow::Start() {
+  std::unique_lock(mutex_).unlock();  // what was built before is seen by whoever locks after
   actions_.run([self = shared_from_this()] { self->Run(); });
 }
 

@@ -1,7 +1,6 @@
 #include "grpc/streams.h"
 
 #include <utility>
-#include <vector>
 
 #include "datawire/limits.h"
 #include "grpc/wire_bytes.h"
@@ -19,6 +18,7 @@ class OutgoingStream : public Reactor {
   void OnWriteDone(bool ok) override { outflow_->Written(ok); }
   void OnCancel() override { outflow_->Close(Status(Code::kCancelled, "the peer is gone")); }
   void OnDone() override {
+    (void)outflow_->ended();  // its lock orders what other threads did with this stream before
     shared_.streams.Remove(outflow_.get());
     shared_.counts.Count(verb_, code_);
     Released();
@@ -65,6 +65,7 @@ class OutgoingStream : public Reactor {
 class BidiStream : public OutgoingStream<grpc::ServerBidiReactor<ByteBuffer, ByteBuffer>> {
  public:
   void OnReadDone(bool ok) override {
+    if (outflow_->ended()) return;
     if (!ok) {
       OnHalfClosed();
       return;
@@ -181,61 +182,6 @@ class WatchStream final : public OutgoingStream<grpc::ServerWriteReactor<ByteBuf
 };
 
 }  // namespace
-
-bool OpenStreams::Add(Verb verb, std::shared_ptr<Outflow> stream) {
-  const std::lock_guard lock(mutex_);
-  if (stopping_) return false;
-  const Outflow* key = stream.get();
-  entries_.emplace(key, Entry{verb, std::move(stream), BootTime::max(), Status::Ok()});
-  return true;
-}
-
-void OpenStreams::Remove(const Outflow* stream) {
-  const std::lock_guard lock(mutex_);
-  entries_.erase(stream);
-}
-
-void OpenStreams::SetDeadline(const Outflow* stream, BootTime at, Status status) {
-  const std::lock_guard lock(mutex_);
-  const auto entry = entries_.find(stream);
-  if (entry == entries_.end()) return;
-  entry->second.deadline = at;
-  entry->second.status = std::move(status);
-}
-
-void OpenStreams::ClearDeadline(const Outflow* stream) {
-  SetDeadline(stream, BootTime::max(), Status::Ok());
-}
-
-void OpenStreams::Tick(BootTime now) {
-  std::vector<std::pair<std::shared_ptr<Outflow>, Status>> due;
-  {
-    const std::lock_guard lock(mutex_);
-    for (auto& [key, entry] : entries_) {
-      if (entry.deadline > now) continue;
-      entry.deadline = BootTime::max();
-      due.emplace_back(entry.stream, entry.status);
-    }
-  }
-  for (auto& [stream, status] : due) stream->Close(std::move(status));
-}
-
-void OpenStreams::Stop(const Status& status) {
-  std::vector<std::shared_ptr<Outflow>> all;
-  {
-    const std::lock_guard lock(mutex_);
-    stopping_ = true;
-    for (const auto& [key, entry] : entries_) all.push_back(entry.stream);
-  }
-  for (const auto& stream : all) stream->DrainAndClose(status);
-}
-
-size_t OpenStreams::Count(Verb verb) const {
-  const std::lock_guard lock(mutex_);
-  size_t count = 0;
-  for (const auto& [key, entry] : entries_) count += entry.verb == verb ? 1 : 0;
-  return count;
-}
 
 grpc::ServerBidiReactor<ByteBuffer, ByteBuffer>* NewTetherStream(
     Shared& shared, const grpc::CallbackServerContext& context) {
