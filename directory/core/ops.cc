@@ -172,7 +172,7 @@ Result<Plan> PlanWithdraw(const Ground& ground, const Actor& actor,
       }
       PlanTombstone(ground, actor, record, std::move(registration), &plan);
     }
-    if (!is_static && plan.removed == before) return NothingThere(withdrawal);
+    if (!is_static && plan.removed == before && !plan.already) return NothingThere(withdrawal);
   }
   plan.removed = plan.already ? plan.removed : plan.op.changes.size();
   if (plan.already) plan.op.changes.clear();

@@ -1,3 +1,4 @@
+#include "core/watcher.h"
 #include "directory_fixture.h"
 
 // Subscribe and Watch of the directory on the real engine and view.
@@ -93,6 +94,30 @@ TEST_F(SubscribeTest, AMarkComesEachSecondAndOnlyAfterAllThatIsDue) {
   ASSERT_EQ(mark.size(), 1u);
   EXPECT_TRUE(mark[0].has_mark());
   EXPECT_FALSE(mark[0].mark().has_source());
+}
+
+TEST_F(SubscribeTest, NoMessageIsOver64KiBAndLargeAnswersAllCome) {
+  for (int a = 0; a < 5; ++a) {
+    pb::RegisterRequest request;
+    for (int i = 0; i < 20; ++i) {
+      auto* registration = request.add_registrations();
+      registration->set_address("//d/" + std::to_string(a));
+      auto* endpoint = registration->mutable_endpoint();
+      endpoint->set_url("amqp://127.0.0.1:" + std::to_string(7000 + i));
+      for (int l = 0; l < 14; ++l)
+        (*endpoint->mutable_labels())["l" + std::to_string(l)] = std::string(100, 'x');
+    }
+    auto done = std::make_shared<std::promise<Result<pb::RegisterResponse>>>();
+    directory_->Register(request, {}, [done](auto r) { done->set_value(std::move(r)); });
+    ASSERT_TRUE(Within5s(done->get_future()).ok());
+  }
+  TestSubscriber subscriber(*directory_);
+  for (int a = 0; a < 5; ++a) subscriber.Add("//d/" + std::to_string(a));
+  const auto responses = subscriber.Drain();  // which checks the size of each
+  int answers = 0;
+  for (const auto& response : responses) answers += response.answers_size();
+  EXPECT_EQ(answers, 5);
+  EXPECT_GE(responses.size(), 3u);
 }
 
 TEST_F(SubscribeTest, AFirstMarkWithAnswersStillDueConfirmsNothing) {
@@ -368,6 +393,35 @@ TEST_F(WatchTest, NeverTellsASessionIdOrSecret) {
   ASSERT_NE(all.find("//d/a"), std::string::npos);
   EXPECT_EQ(all.find(process.id), std::string::npos);
   EXPECT_EQ(all.find(process.secret), std::string::npos);
+}
+
+TEST_F(WatchTest, AChangeBetweenTheLastReadOfHistoryAndTheQueueIsNotLost) {
+  int reads = 0;
+  view_->SetStopPoint([&](std::string_view where) {
+    if (where == "history" && ++reads == 1) RegisterStatic("//d/a", kOne);
+  });
+  TestWatcher watcher(*directory_, After(view_->Applied()));
+  EXPECT_EQ(watcher.Said(), (Said{"PUT //d/a"}));
+  RegisterStatic("//d/b", kOne);
+  EXPECT_EQ(watcher.Said(), (Said{"PUT //d/b"}));
+}
+
+TEST_F(WatchTest, WhatHistoryAlreadyHadIsNotToldAgainWhenItIsPublished) {
+  const Revision before = view_->Applied();
+  RegisterStatic("//d/a", kOne);
+  // As opened after the revision could be read and before the hub was told of it.
+  auto ground = std::make_shared<Ground>(*view_, *log_, DirectoryOptions{}, now_);
+  TestStream stream;
+  WatcherState watcher(ground, std::nullopt, stream, before);
+  watcher.StartAfter(before);
+  const auto first = watcher.Next();
+  ASSERT_TRUE(first.ok() && first->has_value());
+  EXPECT_EQ(*watcher.Next(), std::nullopt);
+  auto batch = std::make_shared<SharedBatch>();
+  batch->at = view_->Applied();
+  batch->messages = {**first};
+  watcher.Publish(batch->at, batch);
+  EXPECT_EQ(*watcher.Next(), std::nullopt);
 }
 
 TEST_F(WatchTest, EveryRevisionOnceAndInOrderUnderLoad) {

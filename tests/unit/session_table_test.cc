@@ -129,18 +129,33 @@ TEST_F(SessionTableTest, ATickGapGivesGrace) {
   EXPECT_EQ(ended_.size(), 1u);
 }
 
-TEST_F(SessionTableTest, TimersStandStillWhileTheNodeIsNotHealthy) {
+TEST_F(SessionTableTest, NobodyExpiresWhileTheNodeIsNotHealthyAndAllGetGraceAfterwards) {
   Open("a");
   Open("long", 600'000);
-  Pass(100s - 90s);
+  Pass(10s);
   Pass(300s, /*healthy=*/false);
   EXPECT_TRUE(ended_.empty());
   Pass(60s);
-  EXPECT_TRUE(ended_.empty()) << "a grace from the recovery on";
+  EXPECT_TRUE(ended_.empty()) << "a grace of 60 s from the recovery on";
   Pass(1s);
   EXPECT_EQ(ended_, std::vector<std::string>{"a"});
-  Pass(530s);
-  EXPECT_EQ(ended_.size(), 1u) << "the unhealthy span is added to every deadline";
+  Pass(538s);
+  EXPECT_EQ(ended_.size(), 1u) << "a longer TTL is its own grace";
+  Pass(2s);
+  EXPECT_EQ(ended_.size(), 2u);
+}
+
+TEST_F(SessionTableTest, ItsClockStandsStillWhileTheNodeIsAway) {
+  const BootTime before = table_.clock();
+  Pass(10s);
+  EXPECT_EQ(table_.clock() - before, 10s);
+  Pass(300s, /*healthy=*/false);
+  EXPECT_EQ(table_.clock() - before, 10s);
+  now_ += 300s;
+  table_.Tick(now_, true);
+  EXPECT_EQ(table_.clock() - before, 10s);
+  Pass(10s);
+  EXPECT_EQ(table_.clock() - before, 20s);
 }
 
 TEST_F(SessionTableTest, ResumeNeedsSecretIdentityAndAGreaterAttachNumber) {
@@ -289,7 +304,9 @@ TEST_F(SessionTableTest, TheLastMarkCommittedIsTheLastOneWanted) {
   table_.SetDraining("a", true);
   ASSERT_EQ(table_.TakeMarks().size(), 1u);
   table_.SetDraining("a", false);
+  table_.SetDraining("a", true);
   EXPECT_TRUE(table_.TakeMarks().empty()) << "one at a time";
+  table_.SetDraining("a", false);
   table_.Marked("a", true, SessionMark::kDraining);
   EXPECT_EQ(table_.TakeMarks().size(), 1u);
   table_.Marked("a", false, SessionMark::kNone);
