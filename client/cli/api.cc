@@ -1,0 +1,250 @@
+#include "api.h"
+
+#include <grpcpp/grpcpp.h>
+
+#include <algorithm>
+#include <condition_variable>
+#include <mutex>
+#include <optional>
+#include <thread>
+
+#include "datawire/clock.h"
+#include "datawire/directory/v1/directory.grpc.pb.h"
+#include "datawire/limits.h"
+#include "datawire/wire.h"
+
+namespace datawire::cli {
+namespace {
+
+using std::chrono::milliseconds;
+
+constexpr milliseconds kAgain{100};  // between rounds over the servers while waiting
+constexpr milliseconds kAttemptLeast{100};
+
+Status FromGrpc(const grpc::Status& status, const std::string& server) {
+  if (status.ok()) return {};
+  const Code code = CodeFromGrpc(status.error_code());
+  if (pb::Refusal refusal;
+      !status.error_details().empty() && refusal.ParseFromString(status.error_details())) {
+    if (const Status said = FromWire(refusal); said.code() == code) return said;
+  }
+  if (code == Code::kTimeout)
+    return {code, "directory " + server + " did not answer within the time given"};
+  if (code == Code::kUnavailable)
+    return {code, "directory " + server + " cannot be reached: " + status.error_message()};
+  return {code, "directory " + server + ": " + status.error_message()};
+}
+
+// Another server may know better, or this one later.
+bool WorthAnotherServer(const Status& status) {
+  switch (status.code()) {
+    case Code::kUnavailable:
+    case Code::kOverloaded:
+    case Code::kBehind:
+    case Code::kTimeout:
+    case Code::kCancelled:  // not by us
+      return true;
+    default:
+      return false;
+  }
+}
+
+void SetDeadline(grpc::ClientContext& context, milliseconds timeout) {
+  context.set_deadline(gpr_time_add(gpr_now(GPR_CLOCK_MONOTONIC),
+                                    gpr_time_from_millis(timeout.count(), GPR_TIMESPAN)));
+}
+
+struct Server {
+  std::string name;
+  std::shared_ptr<grpc::Channel> channel;
+};
+
+}  // namespace
+
+struct Api::Impl {
+  explicit Impl(ApiOptions from) : options(std::move(from)) {
+    for (const std::string& name : options.servers) servers.push_back({name, nullptr});
+  }
+
+  std::shared_ptr<grpc::Channel> ChannelTo(size_t index) {
+    Server& server = servers[index];
+    if (!server.channel) {
+      grpc::ChannelArguments args;
+      args.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, 100);
+      args.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, 100);
+      args.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, 500);
+      args.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);
+      args.SetMaxReceiveMessageSize(8 * 1024 * 1024);
+      server.channel =
+          grpc::CreateCustomChannel(server.name, grpc::InsecureChannelCredentials(), args);
+    }
+    return server.channel;
+  }
+
+  // One round over the servers, from the one that answered last.
+  template <typename Response, typename Call>
+  Result<Response> Round(milliseconds timeout, const Call& call) {
+    const BootTime until = BootClock::now() + timeout;
+    Status last(Code::kUnavailable, "no directory server");
+    for (size_t tried = 0; tried < servers.size(); ++tried) {
+      const size_t index = (present + tried) % servers.size();
+      const auto left = std::chrono::ceil<milliseconds>(until - BootClock::now());
+      if (tried > 0 && left.count() <= 0) break;
+      // What hangs leaves time for those after it.
+      const auto share = left / static_cast<int>(servers.size() - tried);
+      grpc::ClientContext context;
+      SetDeadline(context, std::max(kAttemptLeast, share));
+      Response response;
+      const auto stub = pb::Directory::NewStub(ChannelTo(index));
+      const auto admin = pb::Admin::NewStub(ChannelTo(index));
+      last = FromGrpc(call(*stub, *admin, &context, &response), servers[index].name);
+      if (last.ok()) {
+        present = index;
+        return response;
+      }
+      if (!WorthAnotherServer(last)) return last;
+    }
+    return last;
+  }
+
+  template <typename Response, typename Call>
+  Result<Response> Invoke(const Call& call) {
+    const BootTime until = BootClock::now() + options.wait;
+    for (;;) {
+      auto result = Round<Response>(options.timeout, call);
+      if (result.ok() || !WorthAnotherServer(result.status())) return result;
+      if (BootClock::now() + kAgain >= until) return result;
+      std::unique_lock lock(mutex);
+      wake.wait_for(lock, result.status().retry_after().value_or(kAgain),
+                    [this] { return cancelled; });
+      if (cancelled) return result;
+    }
+  }
+
+  const ApiOptions options;
+  std::vector<Server> servers;
+  size_t present = 0;
+
+  std::mutex mutex;
+  std::condition_variable wake;
+  bool cancelled = false;
+  grpc::ClientContext* watching = nullptr;
+};
+
+Api::Api(ApiOptions options) : impl_(std::make_unique<Impl>(std::move(options))) {}
+Api::~Api() = default;
+
+Result<pb::ResolveResponse> Api::Resolve(const pb::ResolveRequest& request) {
+  return impl_->Invoke<pb::ResolveResponse>([&](auto& stub, auto&, auto* context, auto* out) {
+    return stub.Resolve(context, request, out);
+  });
+}
+
+Result<pb::RegisterResponse> Api::Register(const pb::RegisterRequest& request) {
+  return impl_->Invoke<pb::RegisterResponse>([&](auto& stub, auto&, auto* context, auto* out) {
+    return stub.Register(context, request, out);
+  });
+}
+
+Result<pb::WithdrawResponse> Api::Withdraw(const pb::WithdrawRequest& request) {
+  return impl_->Invoke<pb::WithdrawResponse>([&](auto& stub, auto&, auto* context, auto* out) {
+    return stub.Withdraw(context, request, out);
+  });
+}
+
+Result<pb::ListResponse> Api::List(const pb::ListRequest& request) {
+  const auto call = [&](auto& stub, auto&, auto* context, auto* out) {
+    return stub.List(context, request, out);
+  };
+  if (request.page_token().empty()) return impl_->Invoke<pb::ListResponse>(call);
+  // Only the server that gave the token holds its snapshot.
+  grpc::ClientContext context;
+  SetDeadline(context, impl_->options.timeout);
+  pb::ListResponse response;
+  const auto stub = pb::Directory::NewStub(impl_->ChannelTo(impl_->present));
+  const Status status =
+      FromGrpc(stub->List(&context, request, &response), impl_->servers[impl_->present].name);
+  if (!status.ok()) return status;
+  return response;
+}
+
+Result<pb::ExplainResponse> Api::Explain(const pb::ExplainRequest& request) {
+  return impl_->Invoke<pb::ExplainResponse>([&](auto& stub, auto&, auto* context, auto* out) {
+    return stub.Explain(context, request, out);
+  });
+}
+
+Result<pb::StatusResponse> Api::GetStatus() {
+  return impl_->Invoke<pb::StatusResponse>([&](auto&, auto& admin, auto* context, auto* out) {
+    return admin.Status(context, pb::StatusRequest(), out);
+  });
+}
+
+Status Api::Watch(const pb::WatchRequest& request,
+                  const std::function<bool(const pb::WatchResponse&)>& take) {
+  grpc::ClientContext context;
+  const size_t index = impl_->present;
+  impl_->present = (impl_->present + 1) % impl_->servers.size();
+  const std::string& server = impl_->servers[index].name;
+  {
+    std::lock_guard lock(impl_->mutex);
+    if (impl_->cancelled) return {Code::kCancelled, "cancelled"};
+    impl_->watching = &context;
+  }
+  const auto stub = pb::Directory::NewStub(impl_->ChannelTo(index));
+  const auto reader = stub->Watch(&context, request);
+
+  // Reads block; this one ends them when nothing came for too long. Marks come each second.
+  std::mutex mutex;
+  std::condition_variable changed;
+  bool ended = false, silent = false;
+  const BootTime begun = BootClock::now();
+  BootTime heard = begun;
+  bool any = false;
+  std::thread guard([&] {
+    std::unique_lock lock(mutex);
+    while (!ended) {
+      const auto most = any ? milliseconds(limits::kStreamSilence) : impl_->options.timeout;
+      const auto left = std::chrono::ceil<milliseconds>(heard + most - BootClock::now());
+      if (left.count() <= 0) {
+        silent = true;
+        context.TryCancel();
+        return;
+      }
+      changed.wait_for(lock, left);
+    }
+  });
+  bool enough = false;
+  for (pb::WatchResponse message; !enough && reader->Read(&message);) {
+    {
+      std::lock_guard lock(mutex);
+      heard = BootClock::now();
+      any = true;
+    }
+    enough = !take(message);
+  }
+  {
+    std::lock_guard lock(mutex);
+    ended = true;
+  }
+  changed.notify_all();
+  guard.join();
+  if (enough) context.TryCancel();
+  const Status status = FromGrpc(reader->Finish(), server);
+  std::lock_guard lock(impl_->mutex);
+  impl_->watching = nullptr;
+  if (impl_->cancelled || enough) return {Code::kCancelled, "cancelled"};
+  if (silent)
+    return {Code::kTimeout, "directory " + server + " did not answer within the time given"};
+  if (status.ok()) return {Code::kUnavailable, "directory " + server + " ended the stream"};
+  return status;
+}
+
+void Api::Cancel() {
+  std::lock_guard lock(impl_->mutex);
+  impl_->cancelled = true;
+  if (impl_->watching != nullptr) impl_->watching->TryCancel();
+  impl_->wake.notify_all();
+}
+
+}  // namespace datawire::cli

@@ -1,0 +1,52 @@
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "datawire/result.h"
+#include "datawire/revision.h"
+
+namespace datawire::cli {
+
+/// Exit codes that are no row of the error table.
+inline constexpr int kExitNoneUp = 3;
+inline constexpr int kExitStale = 7;
+inline constexpr int kExitNotAccepted = 8;
+inline constexpr int kExitInterrupted = 130;
+
+enum class Format { kTable, kWide, kShort, kJson, kJsonLines, kName };
+
+/// What a command line says, as values. The verb's own arguments are checked where they are used.
+struct Arguments {
+  std::string verb;
+  std::vector<std::string> directory;  ///< empty: found as the resolver does
+  std::chrono::milliseconds timeout{5000};
+  std::chrono::milliseconds wait{0};
+  Format format = Format::kTable;
+
+  std::vector<std::string> words;  ///< positional arguments
+  std::optional<std::chrono::milliseconds> max_stale;
+  std::optional<Revision> min_revision, after;
+  bool is_static = false, subtree = false, sessions = false, presettled = false;
+  uint32_t priority = 0, weight = 0;
+  std::string region, zone, listen;
+  std::map<std::string, std::string> labels;
+  std::chrono::milliseconds ttl{15000};
+  uint64_t count = 0;  ///< 0: no end
+};
+
+/// Parses the command line. The text of --help or --version goes to `help`. kInvalid: one line.
+Result<Arguments> ParseArguments(int argc, const char* const* argv, std::string* help);
+
+/// `500ms`, `5s`, `2m`, `1h`; a plain number is refused: its unit would be a guess.
+Result<std::chrono::milliseconds> ParseDuration(std::string_view text);
+/// `E:N`.
+Result<Revision> ParseRevision(std::string_view text);
+
+}  // namespace datawire::cli

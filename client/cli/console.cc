@@ -1,0 +1,110 @@
+#include "console.h"
+
+#include <poll.h>
+#include <signal.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cerrno>
+#include <csignal>
+#include <cstring>
+#include <mutex>
+
+#include "arguments.h"
+
+namespace datawire::cli {
+namespace {
+
+// A signal handler has no other way to reach its process.
+volatile std::sig_atomic_t caught_signal = 0;
+volatile std::sig_atomic_t catching = 0;
+int signal_pipe[2] = {-1, -1};
+std::atomic<int> write_error{0};
+std::mutex print_mutex, tell_mutex;
+
+void OnSignal(int signal) {
+  if (!catching || caught_signal) ::_exit(128 + signal);
+  caught_signal = signal;
+  const int saved = errno;
+  [[maybe_unused]] const ssize_t written = ::write(signal_pipe[1], "s", 1);
+  errno = saved;
+}
+
+bool WriteAll(int fd, std::string_view text) {
+  while (!text.empty()) {
+    const ssize_t n = ::write(fd, text.data(), text.size());
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0) return false;
+    text.remove_prefix(n);
+  }
+  return true;
+}
+
+}  // namespace
+
+Console::Console() : shows_progress_(::isatty(STDERR_FILENO) == 1) {
+  ::signal(SIGPIPE, SIG_IGN);
+  if (::pipe(signal_pipe) != 0) signal_pipe[0] = signal_pipe[1] = -1;
+  struct sigaction action {};
+  action.sa_handler = OnSignal;
+  ::sigaction(SIGINT, &action, nullptr);
+  ::sigaction(SIGTERM, &action, nullptr);
+}
+
+bool Console::Print(std::string_view text) {
+  std::lock_guard lock(print_mutex);
+  if (write_error != 0) return false;
+  if (WriteAll(STDOUT_FILENO, text)) return true;
+  write_error = errno;
+  return false;
+}
+
+void Console::Tell(std::string_view line) {
+  std::string text = "dw: ";
+  for (const char c : line) text += static_cast<unsigned char>(c) < 0x20 ? ' ' : c;
+  text += '\n';
+  std::lock_guard lock(tell_mutex);
+  if (shows_progress_) text.insert(0, "\r\033[K");
+  WriteAll(STDERR_FILENO, text);
+}
+
+void Console::Progress(std::string_view text) {
+  if (!shows_progress_) return;
+  std::lock_guard lock(tell_mutex);
+  WriteAll(STDERR_FILENO, "\r\033[K" + std::string(text));
+}
+
+void Console::CatchSignals() {
+  catching = 1;
+}
+
+int Console::signal() const {
+  return caught_signal;
+}
+
+int Console::Wait(std::chrono::milliseconds wait) {
+  pollfd wanted{.fd = signal_pipe[0], .events = POLLIN, .revents = 0};
+  if (!caught_signal) ::poll(&wanted, 1, static_cast<int>(wait.count()));
+  return caught_signal;
+}
+
+bool Console::WaitForInput() {
+  pollfd wanted[2] = {{.fd = STDIN_FILENO, .events = POLLIN, .revents = 0},
+                      {.fd = signal_pipe[0], .events = POLLIN, .revents = 0}};
+  while (!caught_signal) {
+    const int n = ::poll(wanted, 2, -1);
+    if (n > 0 && wanted[0].revents != 0) return true;
+    if (n < 0 && errno != EINTR) return true;
+  }
+  return false;
+}
+
+int Console::Finish(int exit_code) {
+  const int error = write_error;
+  if (error == 0 || error == EPIPE) return exit_code;
+  Tell(std::string("stdout cannot be written: ") + std::strerror(error));
+  return exit_code == 0 ? 1 : exit_code;
+}
+
+}  // namespace datawire::cli

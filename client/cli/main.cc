@@ -1,0 +1,58 @@
+#include <signal.h>
+
+#include <algorithm>
+#include <exception>
+#include <iterator>
+
+#include "datawire/resolver.h"
+#include "verbs.h"
+
+namespace datawire::cli {
+namespace {
+
+struct Verb {
+  std::string_view name;
+  Result<int> (*run)(Session&);
+};
+constexpr Verb kVerbs[] = {
+    {"resolve", Resolve}, {"list", List},         {"tree", Tree},       {"watch", Watch},
+    {"register", Register}, {"withdraw", Withdraw}, {"explain", Explain}, {"status", ShowStatus},
+    {"version", ShowVersion}, {"send", Send},     {"receive", Receive}, {"request", Request},
+};
+
+Result<int> Run(const Arguments& arguments, Console& console) {
+  DW_ASSIGN(auto servers, FindDirectoryServers(arguments.directory));
+  Api api({.servers = servers, .timeout = arguments.timeout, .wait = arguments.wait});
+  Session session{arguments, console, std::move(servers), api};
+  const auto* verb = std::find_if(std::begin(kVerbs), std::end(kVerbs),
+                                  [&](const Verb& v) { return v.name == arguments.verb; });
+  DW_ASSERT(verb != std::end(kVerbs));
+  return verb->run(session);
+}
+
+int Main(int argc, char** argv) {
+  Console console;
+  std::string help;
+  const auto arguments = ParseArguments(argc, argv, &help);
+  if (!help.empty()) {
+    console.Print(help);
+    return console.Finish(0);
+  }
+  const Result<int> code = arguments.ok() ? Run(*arguments, console) : arguments.status();
+  if (code.ok()) return console.Finish(*code);
+  if (const int signal = console.signal()) return signal == SIGINT ? kExitInterrupted : 0;
+  console.Tell(code.status().message());
+  return MappingOf(code.status().code()).exit_code;
+}
+
+}  // namespace
+}  // namespace datawire::cli
+
+int main(int argc, char** argv) {
+  try {
+    return datawire::cli::Main(argc, argv);
+  } catch (const std::exception& error) {
+    datawire::cli::Console().Tell(std::string("internal error: ") + error.what());
+    return 4;
+  }
+}

@@ -1,0 +1,58 @@
+#pragma once
+
+#include <nlohmann/json_fwd.hpp>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "api.h"
+#include "arguments.h"
+#include "datawire/answer.h"
+
+namespace datawire::cli {
+
+/// Values as text and JSON. Pure.
+
+/// Columns padded to their widest cell; the first row is the heading.
+class Table {
+ public:
+  explicit Table(std::vector<std::string> heading) { rows_.push_back(std::move(heading)); }
+  void Add(std::vector<std::string> row) { rows_.push_back(std::move(row)); }
+  std::string Text() const;
+
+ private:
+  std::vector<std::vector<std::string>> rows_;
+};
+
+nlohmann::ordered_json ToJson(const Revision& revision);
+nlohmann::ordered_json ToJson(const Endpoint& endpoint);
+/// The documented shape.
+nlohmann::ordered_json ToJson(const Answer& answer);
+/// One line, without its end.
+std::string Line(const nlohmann::ordered_json& value);
+/// Over several lines, with its end.
+std::string Pretty(const nlohmann::ordered_json& value);
+
+std::string LabelsText(const Endpoint& endpoint);
+/// `amqp://...  up` for one endpoint, as events and explanations show it.
+std::string EndpointText(const Endpoint& endpoint);
+/// Answers of one resolve in a format.
+std::string AnswersText(const std::vector<Answer>& answers, Format format);
+
+/// One address of a list.
+struct Listed {
+  Address address;
+  AnswerStatus status;
+  Policy policy;
+  Revision modified;
+  bool subtree = false;
+  uint32_t total = 0;
+  std::vector<Endpoint> endpoints;
+};
+std::string ListText(const std::vector<Listed>& items, Format format);
+std::string TreeText(const std::vector<Listed>& items);
+
+/// Control and non-ASCII bytes as \xNN, newline and tab as \n and \t: one line of a terminal.
+std::string Printable(std::string_view text);
+
+}  // namespace datawire::cli

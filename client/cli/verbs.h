@@ -1,0 +1,38 @@
+#pragma once
+
+#include "api.h"
+#include "arguments.h"
+#include "console.h"
+#include "datawire/address.h"
+#include "datawire/answer.h"
+
+namespace datawire::cli {
+
+/// What every verb works with.
+struct Session {
+  const Arguments& arguments;
+  Console& console;
+  std::vector<std::string> servers;
+  Api& api;
+};
+
+/// Each runs its verb to the end and returns the exit code; a Status becomes one line and its code.
+Result<int> Resolve(Session& session);
+Result<int> List(Session& session);
+Result<int> Tree(Session& session);
+Result<int> Watch(Session& session);
+Result<int> Register(Session& session);
+Result<int> Withdraw(Session& session);
+Result<int> Explain(Session& session);
+Result<int> ShowStatus(Session& session);
+Result<int> ShowVersion(Session& session);
+Result<int> Send(Session& session);
+Result<int> Receive(Session& session);
+Result<int> Request(Session& session);
+
+/// The newest answers, asked for until each is FOUND or --wait is over.
+Result<std::vector<Answer>> ResolveNow(Session& session, const std::vector<Address>& addresses);
+/// The exit code of an answer, and why on stderr when it is not 0.
+int Judge(Session& session, const Answer& answer);
+
+}  // namespace datawire::cli
