@@ -54,9 +54,12 @@ class Io {
   std::unique_ptr<Impl> impl_;
 };
 
-/// One AMQP connection on proton::io::connection_driver. The messaging_handler sees every proton
-/// event of it; an exception that escapes a handler, or that proton throws inside its own dispatch,
-/// ends this connection only. Thread-safe; the proton objects belong to the strand.
+/// One AMQP connection on proton::io::connection_driver. Its messaging_handler sees every proton
+/// event; handlers of single links are not called. An exception that escapes a handler or a posted
+/// task, or that proton throws inside its own dispatch, ends this connection only, and the handler
+/// hears no more. Links and sessions are freed after on_*_close: what is held of them stays valid,
+/// and says nothing to the peer. Thread-safe; the proton objects belong to the strand, their copies
+/// and destructors too: let go of them in `closed` or before.
 class Connection : public std::enable_shared_from_this<Connection> {
  public:
   using Closed = std::function<void(const Status&)>;  ///< once, last, on the strand; OK = orderly
@@ -85,7 +88,8 @@ class Connection : public std::enable_shared_from_this<Connection> {
 /// Accepts AMQP connections. Thread-safe.
 class Listener {
  public:
-  /// Makes the handler and the closed callback of each accepted connection; on an Io thread.
+  /// Makes the handler and the closed callback of each accepted connection, on an Io thread. No
+  /// handler, or an exception: the socket is closed.
   struct Accepted {
     std::shared_ptr<proton::messaging_handler> handler;
     Connection::Closed closed;
@@ -101,7 +105,8 @@ class Listener {
   virtual ~Listener() = default;
   /// The bound address, with the real port.
   virtual HostPort bound() const = 0;
-  /// Accepts no more; open connections live on. Idempotent.
+  /// Accepts no more; open connections live on. After it returns Accept is not called again, unless
+  /// it was called on an Io thread. Idempotent.
   virtual void Close() = 0;
 };
 

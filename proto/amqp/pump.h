@@ -23,11 +23,12 @@ template <typename Stream>
 class Pump final : public Connection, public Core::Member {
  public:
   Pump(std::shared_ptr<Core> core, const Strand& strand, std::unique_ptr<Stream> stream,
-       ConnectionOptions options, Driver::Role role,
+       std::string peer, ConnectionOptions options, Driver::Role role,
        std::shared_ptr<proton::messaging_handler> handler, Closed closed)
       : core_(std::move(core)),
         strand_(strand),
         stream_(std::move(stream)),
+        peer_(std::move(peer)),
         options_(std::move(options)),
         role_(role),
         handler_(std::move(handler)),
@@ -47,8 +48,7 @@ class Pump final : public Connection, public Core::Member {
   bool Join() { return core_->Add(this, std::static_pointer_cast<Pump>(shared_from_this())); }
 
   /// Makes the engine; what is posted runs from here on.
-  void Prepare(std::string peer) {
-    peer_ = std::move(peer);
+  void Prepare() {
     driver_ = std::make_unique<Driver>(options_, role_, std::move(handler_));
     RunTasks();
   }
@@ -95,12 +95,12 @@ class Pump final : public Connection, public Core::Member {
   const std::shared_ptr<Core> core_;
   const Strand strand_;
   std::unique_ptr<Stream> stream_;
+  const std::string peer_;
   const ConnectionOptions options_;
   const Driver::Role role_;
   std::shared_ptr<proton::messaging_handler> handler_;
   Closed closed_;
   std::function<void()> gone_;
-  std::string peer_;
   std::unique_ptr<Driver> driver_;
   Timer alarm_;
   std::optional<Clock::time_point> armed_;

@@ -29,7 +29,7 @@ class Dialer : public std::enable_shared_from_this<Dialer> {
         timer_(pump_->strand()) {}
 
   void Start() {
-    pump_->Prepare(peer_.ToString());
+    pump_->Prepare();
     boost::system::error_code error;
     std::string host = peer_.host;
     if (host.size() > 2 && host.front() == '[') host = host.substr(1, host.size() - 2);
@@ -198,8 +198,8 @@ class TcpListener final : public Core::Member, public std::enable_shared_from_th
     const auto& executor = socket.get_executor();
     const Strand strand = executor;
     auto pump = std::make_shared<TcpPump>(
-        core_, strand, std::make_unique<Socket>(std::move(socket)), options_, Driver::Role::kServer,
-        std::move(accepted.handler), std::move(accepted.closed));
+        core_, strand, std::make_unique<Socket>(std::move(socket)), std::move(peer), options_,
+        Driver::Role::kServer, std::move(accepted.handler), std::move(accepted.closed));
     ++open_;
     pump->set_gone([self = shared_from_this()] {
       self->core_->Post(self->strand_, [self] {
@@ -207,9 +207,9 @@ class TcpListener final : public Core::Member, public std::enable_shared_from_th
         self->Next();
       });
     });
-    core_->Post(strand, [pump, peer = std::move(peer), opened = std::move(accepted.opened)] {
+    core_->Post(strand, [pump, opened = std::move(accepted.opened)] {
       if (!pump->Join()) return pump->End(Status(Code::kCancelled, "the program stops"));
-      pump->Prepare(peer);
+      pump->Prepare();
       if (opened) opened(pump);
       pump->Start();
     });
@@ -272,9 +272,9 @@ std::shared_ptr<Connection> Connection::Open(Io& io, const HostPort& peer,
                                              Closed closed) {
   const std::shared_ptr<Core>& core = io.impl().core;
   const Strand strand = asio::make_strand(core->context());
-  auto pump =
-      std::make_shared<TcpPump>(core, strand, std::make_unique<Socket>(strand), std::move(options),
-                                Driver::Role::kClient, std::move(handler), std::move(closed));
+  auto pump = std::make_shared<TcpPump>(core, strand, std::make_unique<Socket>(strand),
+                                        peer.ToString(), std::move(options), Driver::Role::kClient,
+                                        std::move(handler), std::move(closed));
   if (!pump->Join()) {
     pump->End(Status(Code::kCancelled, "the program stops"));
     return pump;

@@ -83,7 +83,8 @@ class Bytes(cases.TestCase):
         counts, rates = {}, (30, 300)
         with contextlib.ExitStack() as stack:
             pairs = {rate: stack.enter_context(Directory(label=f"directory-{rate}")) for rate in rates}
-            workers = {rate: stack.enter_context(Worker(pairs[rate], "//bytes/work", label=f"worker-{rate}")).ready() for rate in rates}
+            for rate in rates:
+                stack.enter_context(Worker(pairs[rate], "//bytes/work", label=f"worker-{rate}")).ready()
             flows = {rate: stack.enter_context(Flow(pairs[rate], "//bytes/work", rate * 40, rate)) for rate in rates}
             begun = {rate: (flows[rate].wait_for_line("^sending$"), time.monotonic())[1] for rate in rates}
             for rate in rates:
@@ -92,7 +93,6 @@ class Bytes(cases.TestCase):
                 sent = len(flows[rate].accepted())
                 print(f"{rate}/s: {sent} accepted, (sent, received) by socket {counts[rate]}", flush=True)
                 self.assertGreater(sent, rate * self.LOOK_SECONDS * 0.9)
-                self.assertEqual(len(set(workers[rate].marked("P"))), len(workers[rate].marked("P")))
             for flow in flows.values():
                 self.assertEqual(flow.wait(60), 0, flow.tail())
         few, many = (sum(map(sum, counts[rate])) for rate in rates)

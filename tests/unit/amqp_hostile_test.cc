@@ -134,6 +134,28 @@ TEST_F(AmqpHostileTest, TheDefaultOnErrorEndsOnlyItsConnection) {
   EXPECT_TRUE(Works());
 }
 
+TEST_F(AmqpHostileTest, WhatIsThrownNeedNotBeAStdException) {
+  serve = [](End& end) {
+    end.hooks->receiver_open = [](proton::receiver& r) {
+      if (r.target().address() != "probe") throw 42;
+      r.open();
+    };
+    end.hooks->transport_error = [](proton::transport&) { throw 43; };
+  };
+  const Halt halt(this);
+  Start();
+  Peer peer(listener->bound().port);
+  peer.driver.connection().open_sender("x");
+  EndsAlone(peer, "amqp:internal-error");
+  {
+    Peer rude(listener->bound().port);
+    ASSERT_TRUE(rude.RunUntil([&] { return rude.driver.opened(); }));
+    (void)Served(3);  // after the probe
+  }
+  EXPECT_EQ(Closed(Served(3)).code(), Code::kUnavailable);
+  EXPECT_TRUE(Works());
+}
+
 TEST_F(AmqpHostileTest, AThrowingTaskEndsOnlyItsConnection) {
   const Halt halt(this);
   Start();
@@ -158,6 +180,17 @@ TEST_F(AmqpHostileTest, AMessageBeyondTheLimitEndsItsConnectionBeforeItIsWhole) 
   Deliver(Attached(peer), 1, std::string(150'000, 'x'));
   EndsAlone(peer, "amqp:link:message-size-exceeded");
   EXPECT_FALSE(heard);
+}
+
+TEST_F(AmqpHostileTest, APeerStillWritingReadsWhyItWasEnded) {
+  ConnectionOptions options = Quick();
+  options.max_message_bytes = 10'000;
+  const Halt halt(this);
+  Start(options);
+  Peer peer(listener->bound().port);
+  // More than the sockets hold: closed at once, the rest would be answered by a reset.
+  Deliver(Attached(peer), 1, std::string(20'000'000, 'x'));
+  EndsAlone(peer, "amqp:link:message-size-exceeded");
 }
 
 TEST_F(AmqpHostileTest, AMessageJustBeyondTheLimitIsNotDelivered) {
@@ -197,6 +230,9 @@ TEST_F(AmqpHostileTest, UnfinishedMessagesOnManyLinksAreBounded) {
     if (!peer.Flush()) break;
   }
   EndsAlone(peer, "amqp:resource-limit-exceeded");
+  EXPECT_NE(Closed(Served(1)).message().find("bytes of unfinished messages, at most 200000"),
+            std::string::npos)
+      << served[1]->closed->ToString();
 }
 
 TEST_F(AmqpHostileTest, AFrameBeyondTheLimitEndsItsConnection) {

@@ -1,0 +1,184 @@
+#include <proton/message_id.hpp>
+#include <proton/sender_options.hpp>
+#include <proton/source_options.hpp>
+
+#include "client_fixture.h"
+
+namespace datawire {
+namespace {
+
+std::string Body(const proton::message& message) {
+  return proton::get<std::string>(message.body());
+}
+
+using RequestTest = ClientTest;
+
+TEST_F(RequestTest, RepliesComeBackToWhoAsked) {
+  const auto service = Serve([](Exchange exchange) {
+    EXPECT_TRUE(exchange.Reply(proton::message(Body(exchange.message()) + "!")).ok());
+  });
+  std::vector<std::thread> threads;
+  std::atomic<int> right = 0;
+  for (int t = 0; t < 4; ++t) {
+    threads.emplace_back([&, t] {
+      for (int i = 0; i < 50; ++i) {
+        const std::string text = std::to_string(t) + "/" + std::to_string(i);
+        const auto reply = client_.Request(To(*service), proton::message(text), 5s);
+        right += reply.ok() && Body(*reply) == text + "!";
+      }
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  EXPECT_EQ(right, 200);
+}
+
+TEST_F(RequestTest, ACorrelationIdIsEchoedWithItsType) {
+  const auto service = Serve([](Exchange exchange) { (void)exchange.Reply(proton::message("r")); });
+  proton::message message("x");
+  message.correlation_id(uint64_t{42});
+  const auto reply = client_.Request(To(*service), message, 5s);
+  ASSERT_TRUE(reply.ok()) << reply.status().ToString();
+  EXPECT_EQ(reply->correlation_id(), proton::message_id(uint64_t{42}));
+}
+
+TEST_F(RequestTest, RejectedIsDeniedWithTheReason) {
+  const auto service = Serve([](Exchange exchange) { exchange.Reject("closed today"); });
+  const auto reply = client_.Request(To(*service), proton::message("x"), 5s);
+  EXPECT_EQ(reply.status().code(), Code::kDenied);
+  EXPECT_NE(reply.status().message().find("closed today"), std::string::npos);
+}
+
+TEST_F(RequestTest, AcceptedWithoutReplyIsOutcomeUnknown) {
+  const auto service = Serve([](Exchange exchange) { exchange.Accept(); });
+  const auto reply = client_.Request(To(*service), proton::message("x"), 100ms);
+  EXPECT_EQ(reply.status().code(), Code::kOutcomeUnknown);
+}
+
+TEST_F(RequestTest, NobodyThereIsTimeout) {
+  const auto reply = client_.Request("amqp://127.0.0.1:1/x", proton::message("x"), 100ms);
+  EXPECT_EQ(reply.status().code(), Code::kTimeout);
+}
+
+TEST_F(RequestTest, ReleasedIsSentAgainAndALostOneIsNot) {
+  std::atomic<int> came = 0;
+  auto service = Serve([&](Exchange exchange) {
+    if (++came < 3) return exchange.Release();
+    (void)exchange.Reply(proton::message("third"));
+  });
+  const auto reply = client_.Request(To(*service), proton::message("x"), 5s);
+  ASSERT_TRUE(reply.ok()) << reply.status().ToString();
+  EXPECT_EQ(Body(*reply), "third");
+
+  std::atomic<int> lost = 0;
+  std::promise<Exchange> held;
+  auto second = Serve([&](Exchange exchange) {
+    ++lost;
+    held.set_value(std::move(exchange));
+  });
+  auto asked = std::async([&] { return client_.Request(To(*second), proton::message("x"), 5s); });
+  Exchange exchange = held.get_future().get();
+  second->Stop(0ms);
+  EXPECT_EQ(asked.get().status().code(), Code::kOutcomeUnknown);
+  EXPECT_EQ(lost, 1);
+}
+
+TEST_F(RequestTest, AHandlerMayItselfRequest) {
+  const auto back = Serve([](Exchange exchange) { (void)exchange.Reply(proton::message("deep")); });
+  const std::string to = To(*back);
+  const auto front = Serve([&](Exchange exchange) {
+    auto reply = server_.Request(to, proton::message("x"), 5s);
+    (void)exchange.Reply(reply.ok() ? *reply : proton::message(reply.status().ToString()));
+  });
+  const auto reply = client_.Request(To(*front), proton::message("x"), 5s);
+  ASSERT_TRUE(reply.ok()) << reply.status().ToString();
+  EXPECT_EQ(Body(*reply), "deep");
+}
+
+TEST_F(RequestTest, AReplyToOfAnotherConnectionIsRefusedAndNoneIsInvalid) {
+  std::promise<Status> told;
+  std::promise<Status> none;
+  const auto service = Serve([&](Exchange exchange) {
+    const bool asks = !exchange.message().reply_to().empty();
+    (asks ? told : none).set_value(exchange.Reply(proton::message("x")));
+  });
+  const auto sender = Open(To(*service));
+  proton::message message("x");
+  message.reply_to("reply-of-somebody-else");
+  EXPECT_EQ(Outcome(sender->Send(message)).end, DeliveryEnd::kAccepted);
+  EXPECT_EQ(told.get_future().get().code(), Code::kInvalid);
+  EXPECT_EQ(Outcome(sender->Send(proton::message("x"))).end, DeliveryEnd::kAccepted);
+  EXPECT_EQ(none.get_future().get().code(), Code::kInvalid);
+}
+
+/// A peer that sends numbers and notes how they are settled.
+class Feed {
+ public:
+  explicit Feed(Board& board)
+      : board_(board), peer_([this](int, amqp::Hooks& hooks) { Prepare(hooks); }) {}
+  RawPeer& peer() { return peer_; }
+  std::vector<amqp::RemoteOutcome::Kind> settled;  // under the board
+  int most = 0;
+
+ private:
+  void Prepare(amqp::Hooks& hooks) {
+    hooks.sender_open = [](proton::sender& sender) {
+      proton::source_options source;
+      source.address(sender.source().address());
+      sender.open(proton::sender_options().source(source));
+    };
+    hooks.sendable = [this](proton::sender& sender) {
+      while (sender.credit() > 0) {
+        const uint64_t n = next_++;
+        (void)amqp::Send(sender, proton::message("f" + std::to_string(n)), n + 1);
+        board_.Change([&] { most = std::max(most, ++open_); });
+      }
+    };
+    hooks.settled = [this](proton::tracker& tracker) {
+      board_.Change([&] {
+        --open_;
+        settled.push_back(amqp::Outcome(tracker).kind);
+      });
+    };
+  }
+  Board& board_;
+  uint64_t next_ = 0;
+  int open_ = 0;
+  RawPeer peer_;
+};
+
+TEST_F(RequestTest, AReceiverPullsAndSettlesWithinItsCredit) {
+  Feed feed(board_);
+  auto receiver = client_.OpenReceiver(feed.peer().url("feed"), {.credit = 5});
+  ASSERT_TRUE(receiver.ok());
+  using Kind = amqp::RemoteOutcome::Kind;
+  auto first = (*receiver)->Receive(5s);
+  ASSERT_TRUE(first.ok()) << first.status().ToString();
+  EXPECT_EQ(Body(first->message()), "f0");
+  first->Accept();
+  (*receiver)->Receive(5s).value().Reject("bad");
+  (*receiver)->Receive(5s).value().Release();
+  for (int i = 0; i < 50; ++i) (*receiver)->Receive(5s).value().Accept();
+  EXPECT_TRUE(board_.Await([&] { return feed.settled.size() >= 53; }));
+  board_.Change([&] {
+    EXPECT_EQ(feed.settled[0], Kind::kAccepted);
+    EXPECT_EQ(feed.settled[1], Kind::kRejected);
+    EXPECT_EQ(feed.settled[2], Kind::kReleased);
+    EXPECT_LE(feed.most, 5);
+  });
+  feed.peer().AbortAll();  // the link comes back by itself
+  auto again = (*receiver)->Receive(5s);
+  ASSERT_TRUE(again.ok()) << again.status().ToString();
+  (*receiver)->Close();
+  EXPECT_EQ((*receiver)->Receive(1s).status().code(), Code::kCancelled);
+}
+
+TEST_F(RequestTest, AReceiverOfNothingTimesOutWithTheReason) {
+  auto receiver = client_.OpenReceiver("amqp://127.0.0.1:1/feed");
+  const auto none = (*receiver)->Receive(200ms);
+  EXPECT_EQ(none.status().code(), Code::kTimeout);
+  EXPECT_NE(none.status().message().find("127.0.0.1:1"), std::string::npos)
+      << none.status().message();
+}
+
+}  // namespace
+}  // namespace datawire
