@@ -3,6 +3,7 @@
 #include <thread>
 
 #include "datawire/clock.h"
+#include "datawire/limits.h"
 #include "datawire/wire.h"
 #include "random_bytes.h"
 #include "render.h"

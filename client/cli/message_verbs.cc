@@ -128,16 +128,18 @@ int ExitOf(Code code) {
 
 }  // namespace
 
-int SendVerb(const Arguments& arguments, Console& console) {
+Result<int> Send(Session& session) {
+  const Arguments& arguments = session.arguments;
+  Console& console = session.console;
   const std::string& target = arguments.words.front();
-  if (Status status = CheckTarget(target); !status.ok()) return Fail(console, status);
+  DW_RETURN_IF_ERROR(CheckTarget(target));
   Client client(ClientOptionsOf(arguments));
   const milliseconds deadline = arguments.timeout + arguments.wait;
   auto sender = client.OpenSender(
       target,
       {.settlement = arguments.presettled ? Settlement::kAtMostOnce : Settlement::kAtLeastOnce,
        .deadline = deadline});
-  if (!sender.ok()) return Fail(console, sender.status());
+  if (!sender.ok()) return sender.status();
   console.CatchSignals();
   Tally tally(arguments, console);
   uint64_t number = 0;
@@ -162,9 +164,11 @@ int SendVerb(const Arguments& arguments, Console& console) {
   return tally.Finish(console.signal() != 0);
 }
 
-int ReceiveVerb(const Arguments& arguments, Console& console) {
+Result<int> Receive(Session& session) {
+  const Arguments& arguments = session.arguments;
+  Console& console = session.console;
   const auto address = Address::Parse(arguments.words.front());
-  if (!address.ok()) return Fail(console, address.status());
+  if (!address.ok()) return address.status();
   console.CatchSignals();
   Client client(ClientOptionsOf(arguments));
   std::atomic<uint64_t> printed{0};
@@ -187,7 +191,7 @@ int ReceiveVerb(const Arguments& arguments, Console& console) {
   ServiceOptions options;
   if (!arguments.listen.empty()) options.listen = arguments.listen;
   auto service = client.Serve(address->text(), handle, options);
-  if (!service.ok()) return Fail(console, service.status());
+  if (!service.ok()) return service.status();
   const BootTime give_up = BootClock::now() + arguments.timeout + arguments.wait;
   Status registered(Code::kTimeout, "");
   while (console.signal() == 0 && registered.code() == Code::kTimeout && BootClock::now() < give_up)
@@ -195,7 +199,7 @@ int ReceiveVerb(const Arguments& arguments, Console& console) {
   if (console.signal() == 0) {
     if (registered.code() == Code::kTimeout)
       registered = {Code::kUnavailable, "not registered: no directory answered in time"};
-    if (!registered.ok()) return Fail(console, registered);
+    if (!registered.ok()) return registered;
     console.Tell("listening on " + (*service)->url() + " as " + address->text());
   }
   while (console.signal() == 0 && output_open &&
@@ -206,9 +210,11 @@ int ReceiveVerb(const Arguments& arguments, Console& console) {
   return console.signal() == SIGTERM ? 0 : kExitInterrupted;
 }
 
-int RequestVerb(const Arguments& arguments, Console& console) {
+Result<int> Request(Session& session) {
+  const Arguments& arguments = session.arguments;
+  Console& console = session.console;
   const std::string& target = arguments.words.front();
-  if (Status status = CheckTarget(target); !status.ok()) return Fail(console, status);
+  DW_RETURN_IF_ERROR(CheckTarget(target));
   Client client(ClientOptionsOf(arguments));
   const auto reply = client.Request(target, proton::message(arguments.words[1]),
                                     arguments.timeout + arguments.wait);
