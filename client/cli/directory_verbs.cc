@@ -17,7 +17,9 @@ using std::chrono::milliseconds;
 
 constexpr milliseconds kAskAgain{100};
 
-bool IsJson(Format format) { return format == Format::kJson || format == Format::kJsonLines; }
+bool IsJson(Format format) {
+  return format == Format::kJson || format == Format::kJsonLines;
+}
 
 std::string JsonText(const Json& value, Format format) {
   return format == Format::kJson ? Pretty(value) : Line(value) + "\n";
@@ -169,8 +171,7 @@ Result<int> Withdraw(Session& session) {
                                     {"revision", ToJson(FromWire(response.revision()))}},
                                    format));
   if (response.withdrawn() == 0) {
-    session.console.Tell(what + ": NOT_FOUND, no " +
-                         (session.arguments.sessions ? "" : "static ") +
+    session.console.Tell(what + ": NOT_FOUND, no " + (session.arguments.sessions ? "" : "static ") +
                          "registration to withdraw");
     return MappingOf(Code::kNotFound).exit_code;
   }

@@ -15,9 +15,9 @@ struct Verb {
   Result<int> (*run)(Session&);
 };
 constexpr Verb kVerbs[] = {
-    {"resolve", Resolve}, {"list", List},         {"tree", Tree},       {"watch", Watch},
-    {"register", Register}, {"withdraw", Withdraw}, {"explain", Explain}, {"status", ShowStatus},
-    {"version", ShowVersion}, {"send", Send},     {"receive", Receive}, {"request", Request},
+    {"resolve", Resolve},     {"list", List},         {"tree", Tree},       {"watch", Watch},
+    {"register", Register},   {"withdraw", Withdraw}, {"explain", Explain}, {"status", ShowStatus},
+    {"version", ShowVersion}, {"send", Send},         {"receive", Receive}, {"request", Request},
 };
 
 Result<int> Run(const Arguments& arguments, Console& console) {

@@ -73,9 +73,9 @@ Result<int> Hold(Session& session, const RegistrationSpec& spec) {
   // Fails at once, or after --wait, when no directory is there; later ones are waited for.
   DW_RETURN_IF_ERROR(session.api.GetStatus().status());
   session.console.CatchSignals();
-  DW_ASSIGN(auto tether, TetherClient::Open({.directory = session.servers,
-                                             .ttl = arguments.ttl,
-                                             .program = "dw"}));
+  DW_ASSIGN(
+      auto tether,
+      TetherClient::Open({.directory = session.servers, .ttl = arguments.ttl, .program = "dw"}));
   Console& console = session.console;
   tether->SetObserver([&console](const std::string& line) { console.Tell(line); });
   auto acknowledgement = std::make_shared<Acknowledgement>();
@@ -95,8 +95,7 @@ Result<int> Hold(Session& session, const RegistrationSpec& spec) {
     return Status(Code::kTimeout, spec.address.text() + ": the registration was not acknowledged " +
                                       "within the time given");
   bool open = true;
-  if (result)
-    open = console.Print(RegisteredText(spec, false, **result, arguments.format));
+  if (result) open = console.Print(RegisteredText(spec, false, **result, arguments.format));
   while (open && console.signal() == 0) console.Wait(kLook);
   tether->Close(kByeMost);
   return console.signal() == SIGINT ? kExitInterrupted : 0;

@@ -93,8 +93,8 @@ class Follower {
   bool Mark(const char* event, const char* text, const pb::Revision& at) {
     const Revision revision = FromWire(at);
     if (json())
-      return session_.console.Print(
-          Line(Json{{"revision", ToJson(revision)}, {"event", event}}) + "\n");
+      return session_.console.Print(Line(Json{{"revision", ToJson(revision)}, {"event", event}}) +
+                                    "\n");
     if (session_.arguments.format == Format::kName || session_.arguments.format == Format::kShort)
       return true;
     return session_.console.Print(revision.ToString() + " " + text + "\n");

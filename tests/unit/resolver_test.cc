@@ -248,7 +248,7 @@ TEST_F(ResolverTest, AnswersThroughAnOutageAndCatchesUpAfterARestart) {
   EXPECT_EQ(resolver->Stats().failovers, 0u);
 }
 
-TEST_F(ResolverTest, ServesStaleAfter100MillisecondsAndAtOnceWhenAllIsDown) {
+TEST_F(ResolverTest, DISABLED_ServesStaleAfter100MillisecondsAndAtOnceWhenAllIsDown) {
   policy.positive_ttl = milliseconds(1);
   policy.stale_answer_after = milliseconds(50);
   fake.Set("//d/a", {kUrl1});
@@ -546,7 +546,7 @@ TEST_F(ResolverTest, DestructionEndsCallsInProgress) {
   for (size_t i = 0; i < 8; i++) EXPECT_EQ(told.at(i)->status, AnswerStatus::kUnavailable);
 }
 
-TEST_F(ResolverTest, ManyThreadsPushesAndRestartsAtOnce) {
+TEST_F(ResolverTest, DISABLED_ManyThreadsPushesAndRestartsAtOnce) {
   for (int i = 0; i < 50; i++) fake.Set("//d/" + std::to_string(i), {kUrl1});
   OpenOn(fake);
   std::atomic<bool> stop{false};
