@@ -7,6 +7,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <fstream>
+#include <proton/message_id.hpp>
 #include <thread>
 
 #include "datawire/client.h"
