@@ -32,7 +32,7 @@ int main(int argc, char** argv) {
   for (long i = 1; i <= count; ++i) {
     const std::string id = "m" + std::to_string(i);
     proton::message message("message " + std::to_string(i));
-    message.id(id);
+    message.id(proton::message_id(id));
     (*sender)->Send(std::move(message),
                     {.done = [&accepted, id](const datawire::DeliveryOutcome& outcome) {
                       if (outcome.end == datawire::DeliveryEnd::kAccepted)
