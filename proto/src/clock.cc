@@ -13,8 +13,12 @@ int64_t Read(clockid_t id) {
 
 }  // namespace
 
-BootTime BootClock::now() { return BootTime(std::chrono::nanoseconds(Read(CLOCK_BOOTTIME))); }
+BootTime BootClock::now() {
+  return BootTime(std::chrono::nanoseconds(Read(CLOCK_BOOTTIME)));
+}
 
-int64_t WallMillis() { return Read(CLOCK_REALTIME) / 1'000'000; }
+int64_t WallMillis() {
+  return Read(CLOCK_REALTIME) / 1'000'000;
+}
 
 }  // namespace datawire

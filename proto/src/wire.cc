@@ -14,9 +14,8 @@ Status TooLong(std::string_view what, size_t bytes, size_t most) {
 
 // Labels and localities reach terminals and metrics: printable ASCII without quotes only.
 bool Plain(std::string_view text) {
-  return std::all_of(text.begin(), text.end(), [](unsigned char c) {
-    return c > 0x20 && c < 0x7f && c != '"' && c != '\\';
-  });
+  return std::all_of(text.begin(), text.end(),
+                     [](unsigned char c) { return c > 0x20 && c < 0x7f && c != '"' && c != '\\'; });
 }
 
 Status CheckText(std::string_view what, std::string_view text, size_t most) {
@@ -36,11 +35,15 @@ Status CheckNumbers(uint32_t priority, uint32_t weight) {
   return {};
 }
 
-Status Corrupt(std::string what) { return {Code::kCorrupt, "answer refused: " + std::move(what)}; }
+Status Corrupt(std::string what) {
+  return {Code::kCorrupt, "answer refused: " + std::move(what)};
+}
 
 }  // namespace
 
-Revision FromWire(const pb::Revision& revision) { return {revision.epoch(), revision.number()}; }
+Revision FromWire(const pb::Revision& revision) {
+  return {revision.epoch(), revision.number()};
+}
 
 void ToWire(const Revision& revision, pb::Revision* out) {
   out->set_epoch(revision.epoch);

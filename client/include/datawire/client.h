@@ -20,10 +20,10 @@ std::string_view DeliveryEndName(DeliveryEnd end);  ///< `ACCEPTED`, ...
 
 struct DeliveryOutcome {
   DeliveryEnd end = DeliveryEnd::kNotSent;
-  std::string condition;    ///< of a rejection, or the reason it was not sent or is unknown
+  std::string condition;  ///< of a rejection, or the reason it was not sent or is unknown
   std::string description;
-  std::string peer;         ///< URL of the endpoint that had it last
-  uint32_t attempts = 0;    ///< how often it was put on a link
+  std::string peer;       ///< URL of the endpoint that had it last
+  uint32_t attempts = 0;  ///< how often it was put on a link
 };
 
 /// One message on its way. Cheap to copy. Thread-safe.
@@ -54,8 +54,8 @@ struct SenderOptions {
 };
 
 struct SendOptions {
-  std::chrono::milliseconds deadline{0};  ///< 0: the sender's
-  std::string key;                        ///< what policy `consistent` hashes
+  std::chrono::milliseconds deadline{0};             ///< 0: the sender's
+  std::string key;                                   ///< what policy `consistent` hashes
   std::function<void(const DeliveryOutcome&)> done;  ///< on the client's thread; must not block
 };
 
@@ -110,7 +110,7 @@ struct ServiceOptions {
   uint32_t weight = limits::kWeightDefault;
   std::string region, zone;
   std::map<std::string, std::string> labels;
-  bool subtree = false;   ///< registers for all addresses below, too
+  bool subtree = false;                      ///< registers for all addresses below, too
   uint32_t credit = limits::kServiceCredit;  ///< messages in flight a link
 };
 
@@ -122,7 +122,8 @@ class Service {
   virtual std::string url() const = 0;
   /// Withdraws, stops credit, waits for exchanges in progress, settles, closes. Bounded by `wait`.
   virtual void Stop(std::chrono::milliseconds wait) = 0;
-  /// OK once registered; waits at most `wait`. A registration comes by itself when the directory does.
+  /// OK once registered; waits at most `wait`. A registration comes by itself when the directory
+  /// does.
   virtual Status WaitRegistered(std::chrono::milliseconds wait) = 0;
 };
 
@@ -155,8 +156,8 @@ class Client {
   Client(const Client&) = delete;
   Client& operator=(const Client&) = delete;
 
-  /// Listens, then registers as soon as the directory answers. An exception of the handler settles the
-  /// message as modified(failed). kInvalid or kUnavailable when it cannot listen.
+  /// Listens, then registers as soon as the directory answers. An exception of the handler settles
+  /// the message as modified(failed). kInvalid or kUnavailable when it cannot listen.
   Result<std::unique_ptr<Service>> Serve(std::string_view address, Handler handler,
                                          ServiceOptions options = {});
   /// A physical `amqp://` URL in place of an address asks no directory.

@@ -10,7 +10,8 @@
 namespace datawire {
 
 /// A logical name `//domain/path`, canonical: domain in lower case, no trailing slash. Parsed once
-/// at the edge; no string travels further. Grammar (ABNF): proto/README.md. Value; thread-compatible.
+/// at the edge; no string travels further. Grammar (ABNF): proto/README.md. Value;
+/// thread-compatible.
 class Address {
  public:
   /// kInvalid with a line that shows the value and the rule. At most 512 bytes, 32 segments.

@@ -27,7 +27,9 @@ class EndpointUrl {
   const std::string& node() const { return node_; }
 
   friend bool operator==(const EndpointUrl& a, const EndpointUrl& b) { return a.text_ == b.text_; }
-  friend auto operator<=>(const EndpointUrl& a, const EndpointUrl& b) { return a.text_ <=> b.text_; }
+  friend auto operator<=>(const EndpointUrl& a, const EndpointUrl& b) {
+    return a.text_ <=> b.text_;
+  }
 
  private:
   EndpointUrl() = default;

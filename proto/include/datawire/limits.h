@@ -43,7 +43,7 @@ inline constexpr seconds kSessionGrace{60};  // after the directory was away: ma
 inline constexpr size_t kSessionRegistrations = 1000;  // its end is one revision
 inline constexpr size_t kCallRegistrations = 50;       // all or nothing
 inline constexpr seconds kBrakeWindow{60};
-inline constexpr size_t kBrakeLeast = 10;      // budget = max(this, kBrakePercent of live sessions)
+inline constexpr size_t kBrakeLeast = 10;  // budget = max(this, kBrakePercent of live sessions)
 inline constexpr size_t kBrakePercent = 15;
 inline constexpr minutes kBrakeMost{15};
 inline constexpr minutes kLastEndpointLife{5};
@@ -52,13 +52,13 @@ inline constexpr minutes kTombstoneLife{10};
 // Requests.
 inline constexpr size_t kUnaryBytes = 64 * 1024;
 inline constexpr size_t kBulkBytes = 1024 * 1024;
-inline constexpr size_t kMetadataBytes = 2048;  // 1 KiB, and as much for gRPC's own headers
+inline constexpr size_t kMetadataBytes = 2048;     // 1 KiB, and as much for gRPC's own headers
 inline constexpr size_t kConnectionStreams = 100;  // open at once on one gRPC connection
-inline constexpr seconds kFirstRequest{10};        // a stream that says nothing for so long is closed
-inline constexpr seconds kBehindWait{2};   // min_revision waits so long, then BEHIND
+inline constexpr seconds kFirstRequest{10};  // a stream that says nothing for so long is closed
+inline constexpr seconds kBehindWait{2};     // min_revision waits so long, then BEHIND
 inline constexpr seconds kMarkEvery{1};
 inline constexpr seconds kStaleAge{5};
-inline constexpr size_t kSubscriptions = 100'000;  // of one Subscribe stream
+inline constexpr size_t kSubscriptions = 100'000;        // of one Subscribe stream
 inline constexpr size_t kWatchQueueBytes = 1024 * 1024;  // held back by one watcher, then RESYNC
 inline constexpr minutes kHistoryAge{10};
 inline constexpr uint64_t kHistoryBytes = 256ull << 20;
@@ -66,26 +66,27 @@ inline constexpr uint64_t kHistoryBytes = 256ull << 20;
 // Engine (CLUSTER.md).
 inline constexpr size_t kKeyBytes = 1536;
 inline constexpr size_t kValueBytes = 16 * 1024;
-inline constexpr size_t kGroupOps = 512;      // ops in one group commit
+inline constexpr size_t kGroupOps = 512;        // ops in one group commit
 inline constexpr size_t kProposeQueue = 65536;  // then kOverloaded
 
 // AMQP connections.
 inline constexpr seconds kHandshake{5};
-inline constexpr milliseconds kConnect{1000};       // vanished peers are passed by in <= 3 s (P29)
-inline constexpr milliseconds kIdleTimeout{2000};   // both directions
-inline constexpr seconds kWriteStall{5};      // a peer that reads nothing for so long is gone
-inline constexpr milliseconds kFlush{250};    // for the close frame of a connection that failed
-inline constexpr seconds kLinger{1};          // for the peer to read that frame before the reset
+inline constexpr milliseconds kConnect{1000};      // vanished peers are passed by in <= 3 s (P29)
+inline constexpr milliseconds kIdleTimeout{2000};  // both directions
+inline constexpr seconds kWriteStall{5};           // a peer that reads nothing for so long is gone
+inline constexpr milliseconds kFlush{250};  // for the close frame of a connection that failed
+inline constexpr seconds kLinger{1};        // for the peer to read that frame before the reset
 inline constexpr size_t kUnreadBytes = 4096 * 1024;  // read from a peer that does not read us
-inline constexpr uint32_t kSessionFrames = 1024;  // incoming window: the rate at 100 us a round trip
-inline constexpr size_t kPartialMessages = 4;     // largest messages half received, a connection
+inline constexpr uint32_t kSessionFrames =
+    1024;                                      // incoming window: the rate at 100 us a round trip
+inline constexpr size_t kPartialMessages = 4;  // largest messages half received, a connection
 inline constexpr uint32_t kFrameBytes = 32 * 1024;
 inline constexpr uint32_t kChannels = 16;
 inline constexpr uint32_t kLinks = 64;
 inline constexpr size_t kMessageBytes = 1024 * 1024;  // one message, both directions
 inline constexpr uint32_t kServiceCredit = 100;       // default credit a service gives a link
 inline constexpr size_t kSenderLinks = 8;
-inline constexpr size_t kSenderBuffer = 1024;         // messages accepted, not yet settled
+inline constexpr size_t kSenderBuffer = 1024;  // messages accepted, not yet settled
 inline constexpr seconds kSendDeadline{30};
 
 // Resolver (PROMISES: cache).
@@ -95,6 +96,7 @@ inline constexpr size_t kCacheEntries = 100'000;
 inline constexpr size_t kCacheBytes = 64ull << 20;
 inline constexpr seconds kResolveDeadline{2};
 inline constexpr seconds kStreamSilence{10};
-inline constexpr size_t kResolverWaiters = 100'000;  // look-ups that wait at a time; as many as entries
+inline constexpr size_t kResolverWaiters =
+    100'000;  // look-ups that wait at a time; as many as entries
 
 }  // namespace datawire::limits

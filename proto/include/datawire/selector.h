@@ -24,13 +24,12 @@ struct Candidate {
 
 /// Picks an endpoint for one message (client), redirect (AMQP) or record (DNS): index into
 /// `candidates`, or nothing if none is usable.
-/// balanced: lowest priority value that has a usable up endpoint; two drawn in proportion to weight,
-/// free credit first, then the lower unsettled / weight, tie to the first drawn ("power of two
-/// choices", Mitzenmacher 2001). ordered: priority, then the oldest registration.
-/// consistent: weighted rendezvous hash of (key, URL) (Thaler & Ravishankar 1998; weights by
-/// -w / ln(u), Schindelhauer & Schomaker 2005).
-/// Suspect endpoints are drawn only when no up one is usable, draining ones never for new work.
-/// Weight 0 is a last resort inside its priority group.
+/// balanced: lowest priority value that has a usable up endpoint; two drawn in proportion to
+/// weight, free credit first, then the lower unsettled / weight, tie to the first drawn ("power of
+/// two choices", Mitzenmacher 2001). ordered: priority, then the oldest registration. consistent:
+/// weighted rendezvous hash of (key, URL) (Thaler & Ravishankar 1998; weights by -w / ln(u),
+/// Schindelhauer & Schomaker 2005). Suspect endpoints are drawn only when no up one is usable,
+/// draining ones never for new work. Weight 0 is a last resort inside its priority group.
 std::optional<size_t> Select(Policy policy, std::span<const Candidate> candidates,
                              std::string_view key, Random& random);
 

@@ -13,22 +13,22 @@ namespace datawire {
 /// is in status.cc, documented in proto/README.md.
 enum class Code {
   kOk = 0,
-  kInvalid = 1,         ///< the request is wrong: mend it
-  kNotFound = 2,        ///< what it names does not exist
-  kConflict = 3,        ///< something else is there: look, then decide
-  kDenied = 4,          ///< not allowed, or a foreign secret
-  kFenced = 5,          ///< a newer attach number holds the session: stop, or raise it
-  kSessionExpired = 6,  ///< the session ended: open a new one
-  kAborted = 7,         ///< begin again from the start (a list whose snapshot is gone)
-  kBehind = 8,          ///< this node has not reached the revision: try another
-  kOverloaded = 9,      ///< try again after retry_after
-  kUnavailable = 10,    ///< not reachable or not able now: try again, elsewhere first
-  kTimeout = 11,        ///< the deadline passed before it was done; it was not done
-  kOutcomeUnknown = 12, ///< the deadline passed; it may have been done
-  kCancelled = 13,      ///< the caller or a shutdown ended it
-  kUnsupported = 14,    ///< this version does not do that
-  kCorrupt = 15,        ///< stored data fails its check
-  kInternal = 16,       ///< a defect of ours, reported instead of hidden
+  kInvalid = 1,          ///< the request is wrong: mend it
+  kNotFound = 2,         ///< what it names does not exist
+  kConflict = 3,         ///< something else is there: look, then decide
+  kDenied = 4,           ///< not allowed, or a foreign secret
+  kFenced = 5,           ///< a newer attach number holds the session: stop, or raise it
+  kSessionExpired = 6,   ///< the session ended: open a new one
+  kAborted = 7,          ///< begin again from the start (a list whose snapshot is gone)
+  kBehind = 8,           ///< this node has not reached the revision: try another
+  kOverloaded = 9,       ///< try again after retry_after
+  kUnavailable = 10,     ///< not reachable or not able now: try again, elsewhere first
+  kTimeout = 11,         ///< the deadline passed before it was done; it was not done
+  kOutcomeUnknown = 12,  ///< the deadline passed; it may have been done
+  kCancelled = 13,       ///< the caller or a shutdown ended it
+  kUnsupported = 14,     ///< this version does not do that
+  kCorrupt = 15,         ///< stored data fails its check
+  kInternal = 16,        ///< a defect of ours, reported instead of hidden
 };
 
 /// The code's name as users see it: `INVALID`, `NOT_FOUND`, ...
@@ -91,8 +91,7 @@ Code CodeFromGrpc(int grpc_code);
 #define DW_CONCAT(a, b) DW_CONCAT_INNER(a, b)
 
 /// Returns from the enclosing function when `expression`, a Status, is not OK.
-#define DW_RETURN_IF_ERROR(expression)                               \
-  do {                                                               \
-    if (::datawire::Status dw_status = (expression); !dw_status.ok()) \
-      return dw_status;                                              \
+#define DW_RETURN_IF_ERROR(expression)                                                  \
+  do {                                                                                  \
+    if (::datawire::Status dw_status = (expression); !dw_status.ok()) return dw_status; \
   } while (false)

@@ -4,8 +4,8 @@
 #include "datawire/directory/v1/directory.pb.h"
 #include "datawire/result.h"
 
-/// Translation between the messages of datawire.directory.v1 and the values of datawire::common. Reads
-/// are strict: what comes from a peer is checked here and nowhere else.
+/// Translation between the messages of datawire.directory.v1 and the values of datawire::common.
+/// Reads are strict: what comes from a peer is checked here and nowhere else.
 namespace datawire {
 
 namespace pb = ::datawire::directory::v1;

@@ -19,8 +19,8 @@ struct ResolverPolicy {
   std::chrono::milliseconds positive_ttl = limits::kPositiveTtl;
   std::chrono::milliseconds negative_ttl = limits::kNegativeTtl;
   std::chrono::milliseconds failure_memo_least{1000}, failure_memo_most{30000};  // RFC 9520
-  std::chrono::milliseconds stale_answer_after{100};                            // RFC 8767
-  std::chrono::milliseconds max_stale = std::chrono::hours(24);                 // RFC 8767
+  std::chrono::milliseconds stale_answer_after{100};                             // RFC 8767
+  std::chrono::milliseconds max_stale = std::chrono::hours(24);                  // RFC 8767
   std::chrono::milliseconds deadline = limits::kResolveDeadline;
   std::chrono::milliseconds connect_timeout{1000};
   std::chrono::milliseconds reconnect_least{250}, reconnect_most{30000};
@@ -45,8 +45,8 @@ struct ResolverStats {
   uint64_t hits = 0, misses = 0, coalesced = 0, stale_served = 0, negatives = 0, unavailable = 0;
   uint64_t pushes = 0, refused = 0, streams_opened = 0, streams_lost = 0, failovers = 0;
   uint64_t entries = 0, bytes = 0;
-  std::string server;     ///< the one its stream is on; empty: none now
-  bool live = false;      ///< data or a mark within 10 s
+  std::string server;  ///< the one its stream is on; empty: none now
+  bool live = false;   ///< data or a mark within 10 s
 };
 
 /// Caching look-ups on one Subscribe stream to one of the directory servers. One per process and
@@ -67,14 +67,14 @@ class Resolver {
   /// The same without waiting here; `done` runs once, inside the call when it is a hit.
   virtual void Resolve(const Address& address, ResolveOptions options, Callback done) = 0;
 
-  /// Holds a subscription; destroying it ends it, after which `changed` runs no more (it waits for a
-  /// call in progress, unless made from inside one).
+  /// Holds a subscription; destroying it ends it, after which `changed` runs no more (it waits for
+  /// a call in progress, unless made from inside one).
   class Subscription {
    public:
     virtual ~Subscription() = default;
   };
-  /// `changed` runs with the present answer, if one is known, then with each newer one, also when the
-  /// answer becomes UNAVAILABLE for never having been known by the policy's deadline.
+  /// `changed` runs with the present answer, if one is known, then with each newer one, also when
+  /// the answer becomes UNAVAILABLE for never having been known by the policy's deadline.
   virtual std::unique_ptr<Subscription> Subscribe(const Address& address, Callback changed) = 0;
 
   virtual ResolverStats Stats() const = 0;
@@ -84,8 +84,8 @@ class Resolver {
   virtual std::vector<std::string> Servers() const = 0;
 };
 
-/// The directory servers by DESIGN's order; `given` (flag or option) goes first. kInvalid when the one
-/// that is configured does not parse.
+/// The directory servers by DESIGN's order; `given` (flag or option) goes first. kInvalid when the
+/// one that is configured does not parse.
 Result<std::vector<std::string>> FindDirectoryServers(const std::vector<std::string>& given);
 
 }  // namespace datawire
