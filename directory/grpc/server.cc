@@ -1,6 +1,7 @@
 #include "grpc/server.h"
 
 #include <grpc/support/log.h>
+#include <grpc/support/time.h>
 #include <grpcpp/ext/proto_server_reflection_plugin.h>
 #include <grpcpp/health_check_service_interface.h>
 #include <grpcpp/impl/service_type.h>
@@ -16,7 +17,7 @@
 namespace datawire::directory {
 namespace {
 
-constexpr std::chrono::seconds kStopDeadline{2};
+constexpr int64_t kStopDeadlineMs = 2000;
 
 void SetLimits(grpc::ServerBuilder& builder) {
   builder.SetMaxReceiveMessageSize(static_cast<int>(limits::kBulkBytes));
@@ -105,7 +106,8 @@ void GrpcServer::Stop() {
   if (std::exchange(running_->stopped, true)) return;
   running_->shared.streams.Stop(
       Status(Code::kUnavailable, "this server stops: reconnect, elsewhere if you can"));
-  running_->server->Shutdown(std::chrono::system_clock::now() + kStopDeadline);
+  running_->server->Shutdown(gpr_time_add(gpr_now(GPR_CLOCK_MONOTONIC),
+                                          gpr_time_from_millis(kStopDeadlineMs, GPR_TIMESPAN)));
   running_->server.reset();
   running_->shared.executor.Stop();
 }
