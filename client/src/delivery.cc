@@ -14,7 +14,11 @@ void Delivery::State::End(DeliveryOutcome end) {
     outcome = std::move(end);
   }
   ended.notify_all();
-  if (done) std::exchange(done, nullptr)(*outcome);
+  if (!done) return;
+  try {
+    std::exchange(done, nullptr)(*outcome);
+  } catch (...) {  // the user's: it must not end the thread that others' deliveries need
+  }
 }
 
 const DeliveryOutcome& Delivery::Wait() {

@@ -168,6 +168,12 @@ void Links::Peer::on_sender_drain_start(proton::sender& sender) {
   amqp::ReturnCreditIfDraining(sender);
   if (const auto link = Of(sender)) link->ReportCredit();
 }
+/// A peer that tells the outcome and leaves it to us to settle.
+void Links::Peer::Told(proton::tracker& tracker) {
+  if (tracker.settled()) return;  // on_tracker_settle follows
+  on_tracker_settle(tracker);
+  tracker.settle();
+}
 void Links::Peer::on_tracker_settle(proton::tracker& tracker) {
   if (const auto link = Of(tracker.sender())) link->OnSettled(tracker);
 }

@@ -81,12 +81,16 @@ class Links::Peer final : public proton::messaging_handler,
   void on_session_close(proton::session& session) override;
   void on_sendable(proton::sender& sender) override;
   void on_sender_drain_start(proton::sender& sender) override;
+  void on_tracker_accept(proton::tracker& tracker) override { Told(tracker); }
+  void on_tracker_reject(proton::tracker& tracker) override { Told(tracker); }
+  void on_tracker_release(proton::tracker& tracker) override { Told(tracker); }
   void on_tracker_settle(proton::tracker& tracker) override;
   void on_message(proton::delivery& delivery, proton::message& message) override;
   void on_error(const proton::error_condition&) override {}  // the default throws
 
  private:
   void OnClosed(const Status& status);
+  void Told(proton::tracker& tracker);
   void Detached(const proton::link& link);
   std::shared_ptr<LinkOfPeer> Of(const proton::link& link) const;
 

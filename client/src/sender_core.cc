@@ -86,14 +86,15 @@ void SenderCore::Written(LinkId link, MessageId id) {
   Message* message = OnLink(link, id);
   if (!message) return;
   --message->peer->link->unsettled;
+  message->peer->failures = 0;
   End(id, DeliveryEnd::kAccepted, "", "");
 }
 
 void SenderCore::Bounced(LinkId link, MessageId id) {
+  if (Peer* peer = PeerOf(link)) --peer->link->assigned;  // also when the message has ended
   Message* message = OnLink(link, id);
   if (!message) return;
   --message->peer->link->unsettled;
-  --message->peer->link->assigned;
   --message->attempts;
   Requeue({id});
 }
@@ -213,11 +214,9 @@ void SenderCore::EndUnsettled(MessageId id, const std::string& reason) {
   if (message.where == Where::kOnLink) {
     Link& link = *message.peer->link;
     --link.unsettled;
-    if (!options_.presettled) {
-      actions_.emplace_back(Forget{link.id, id});
-      return End(id, DeliveryEnd::kOutcomeUnknown, "",
-                 reason + "; sent to " + message.last_peer + ", not settled");
-    }
+    actions_.emplace_back(Forget{link.id, id});
+    return End(id, DeliveryEnd::kOutcomeUnknown, "",
+               reason + "; sent to " + message.last_peer + ", not settled");
   }
   if (message.maybe_done) {
     return End(id, DeliveryEnd::kOutcomeUnknown, "", reason + "; last: " + message.last_reason);
@@ -383,10 +382,14 @@ bool SenderCore::Open(Peer& peer, BootTime now) {
   const bool usable = BackAt(peer, AllOut(now)) <= now;
   if (!peer.listed || !usable) return false;
   if (links_.size() >= options_.links) {
+    const auto rank = [this](Peer* other) {  // the chosen ones stay, if others can go
+      const bool chosen = std::find(chosen_.begin(), chosen_.end(), other) != chosen_.end();
+      return std::pair(chosen, other->link->last_used);
+    };
     Peer* idle = nullptr;
     for (const auto& [link, other] : links_) {
       if (other->link->unsettled > 0 || !other->link->open) continue;
-      if (!idle || other->link->last_used < idle->link->last_used) idle = other;
+      if (!idle || rank(other) < rank(idle)) idle = other;
     }
     if (!idle) return false;
     Close(*idle);

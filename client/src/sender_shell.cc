@@ -1,5 +1,6 @@
 #include "sender_shell.h"
 
+#include <algorithm>
 #include <future>
 #include <proton/message_id.hpp>
 #include <random>
@@ -189,12 +190,15 @@ Delivery SenderShell::Take(proton::message message, SendOptions options,
     return refuse(full);
   }
   ++in_use_;
+  // Under the lock that found the sender open: Close, which comes later, finds the message.
+  const bool idle =
+      Queue([this, id, state, asked = std::move(asked), reply_key = std::move(reply_key),
+             key = std::move(options.key)](BootTime) mutable {
+        core_.Give(id, std::move(key), state->deadline);
+        flights_.emplace(id, Flight{state, std::move(asked), std::move(reply_key)});
+      });
   lock.unlock();
-  Post([this, id, state, asked = std::move(asked), reply_key = std::move(reply_key),
-        key = std::move(options.key)](BootTime) mutable {
-    core_.Give(id, std::move(key), state->deadline);
-    flights_.emplace(id, Flight{state, std::move(asked), std::move(reply_key)});
-  });
+  if (idle) Schedule();
   return Delivery(std::move(state));
 }
 
@@ -216,13 +220,21 @@ Status SenderShell::WaitForRoom(std::unique_lock<std::mutex>& lock, BootTime unt
   return {};
 }
 
+bool SenderShell::Queue(Event event) {
+  inbox_.push_back(std::move(event));
+  return !std::exchange(scheduled_, true);
+}
+
+void SenderShell::Schedule() {
+  io_.Post([self = shared_from_this()] { self->Turn(); });
+}
+
 void SenderShell::Post(Event event) {
   {
     const std::lock_guard lock(mutex_);
-    inbox_.push_back(std::move(event));
-    if (std::exchange(scheduled_, true)) return;
+    if (!Queue(std::move(event))) return;
   }
-  io_.Post([self = shared_from_this()] { self->Turn(); });
+  Schedule();
 }
 
 void SenderShell::Turn() {
@@ -234,15 +246,25 @@ void SenderShell::Turn() {
   const BootTime now = BootClock::now();
   for (Event& event : events) event(now);
   core_.Pump(now);
-  Act(core_.TakeActions());
+  std::vector<SenderCore::Action> actions = core_.TakeActions();
+  const auto ended = std::count_if(actions.begin(), actions.end(), [](const auto& action) {
+    return std::holds_alternative<SenderCore::Finish>(action);
+  });
+  {
+    // Before anybody learns of an end: who does finds it counted, and room for another message.
+    const std::lock_guard lock(mutex_);
+    counters_ = core_.counters();
+    in_use_ -= static_cast<size_t>(ended);
+  }
+  if (ended > 0) room_.notify_all();
+  Act(std::move(actions));
   Arm(now);
   {
     const std::lock_guard lock(mutex_);
-    counters_ = core_.counters();
     scheduled_ = !inbox_.empty();
     if (!scheduled_) return;
   }
-  io_.Post([self = shared_from_this()] { self->Turn(); });
+  Schedule();
 }
 
 void SenderShell::Act(std::vector<SenderCore::Action> actions) {
@@ -265,7 +287,6 @@ void SenderShell::Act(std::vector<SenderCore::Action> actions) {
   for (auto& [link, items] : batches) {
     if (const auto it = open_.find(link); it != open_.end()) it->second->Transmit(std::move(items));
   }
-  size_t ended = 0;
   for (SenderCore::Action& action : actions) {
     if (const auto* close = std::get_if<SenderCore::CloseLink>(&action)) {
       if (const auto node = open_.extract(close->link)) node.mapped()->Close();
@@ -276,15 +297,8 @@ void SenderShell::Act(std::vector<SenderCore::Action> actions) {
       }
     } else if (auto* finish = std::get_if<SenderCore::Finish>(&action)) {
       Ended(*finish);
-      ++ended;
     }
   }
-  if (ended == 0) return;
-  {
-    const std::lock_guard lock(mutex_);
-    in_use_ -= ended;
-  }
-  room_.notify_all();
 }
 
 void SenderShell::Ended(SenderCore::Finish& finish) {
@@ -327,7 +341,10 @@ std::vector<proton::message> SenderShell::Close(std::chrono::milliseconds wait) 
       messages.push_back(Decoded(flights_.at(id).state->encoded));
     }
     core_.CloseLinks();
-    unsettled->set_value(std::move(messages));
+    // In the next turn: when Close returns, every delivery has ended and its `done` has run.
+    Post([unsettled, messages = std::move(messages)](BootTime) mutable {
+      unsettled->set_value(std::move(messages));
+    });
   });
   // Only an Io that was stopped before keeps us waiting.
   if (future.wait_for(std::chrono::seconds(1)) != std::future_status::ready) return {};

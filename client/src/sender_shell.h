@@ -67,6 +67,8 @@ class SenderShell : public std::enable_shared_from_this<SenderShell> {
   Delivery Take(proton::message message, SendOptions options, std::shared_ptr<Asked> asked);
   Status WaitForRoom(std::unique_lock<std::mutex>& lock, BootTime until);
   void Post(Event event);
+  bool Queue(Event event);  // under mutex_; true: Schedule is due
+  void Schedule();
   void Turn();
   void Act(std::vector<SenderCore::Action> actions);
   void Ended(SenderCore::Finish& finish);
@@ -87,7 +89,7 @@ class SenderShell : public std::enable_shared_from_this<SenderShell> {
   SenderCore core_;
   std::unordered_map<SenderCore::MessageId, Flight> flights_;
   std::map<SenderCore::LinkId, std::shared_ptr<PeerLink>> open_;
-  std::map<std::string, Flight> awaited_;  // requests, by reply key; at most the buffer's size
+  std::map<std::string, Flight> awaited_;  // accepted requests, by reply key; one a caller
   std::optional<BootTime> armed_;
 
   std::mutex mutex_;

@@ -58,7 +58,7 @@ void HandlerThread::Run() {
       batch.swap(waiting_);
     }
     for (auto& state : batch) {
-      Handle(state);
+      if (!stopped_) Handle(state);
       state.reset();
     }
     batch.clear();

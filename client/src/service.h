@@ -1,5 +1,6 @@
 #pragma once
 
+#include <atomic>
 #include <condition_variable>
 #include <deque>
 #include <memory>
@@ -23,7 +24,8 @@ class HandlerThread {
   explicit HandlerThread(Handler handler);
   ~HandlerThread();  ///< Stop()
   void Push(std::shared_ptr<Exchange::State> state);
-  /// Lets go of what waits (released), joins after the handler's present call. Idempotent.
+  /// Lets go of what waits (released), joins after the handler's present call, however long that
+  /// takes. Idempotent.
   void Stop();
 
  private:
@@ -34,7 +36,8 @@ class HandlerThread {
   std::mutex mutex_;
   std::condition_variable work_;
   std::vector<std::shared_ptr<Exchange::State>> waiting_;  // guarded by mutex_
-  bool idle_ = false, stopped_ = false;                    // guarded by mutex_
+  bool idle_ = false;                                      // guarded by mutex_
+  std::atomic<bool> stopped_ = false;                      // set under mutex_
   std::thread thread_;
 };
 

@@ -17,6 +17,9 @@ namespace datawire {
 
 namespace {
 
+// A peer that knows drain answers in a round trip; what it sent before is released, not lost.
+constexpr std::chrono::milliseconds kDrainAnswer{200};
+
 std::string NewReplyNode() {
   std::random_device device;
   char text[40];
@@ -233,14 +236,27 @@ void ServiceConnection::Drain() {
   connection->Post([self = shared_from_this()] {
     if (std::exchange(self->draining_, true)) return;
     for (auto& [id, in] : self->in_) {
-      if (in.receiver.credit() > 0) in.receiver.drain();
+      in.draining = in.receiver.credit() > 0;
+      if (in.draining) in.receiver.drain();
     }
+    self->CloseWhenDone();
+  });
+  connection->After(kDrainAnswer, [self = shared_from_this()] {
+    for (auto& [id, in] : self->in_) in.draining = false;
     self->CloseWhenDone();
   });
 }
 
+void ServiceConnection::on_receiver_drain_finish(proton::receiver& receiver) {
+  for (auto& [id, in] : in_) in.draining &= in.receiver != receiver;
+  CloseWhenDone();
+}
+
 void ServiceConnection::CloseWhenDone() {
   if (!draining_ || !held_.empty()) return;
+  for (const auto& [id, in] : in_) {
+    if (in.draining) return;
+  }
   for (const auto& [name, out] : out_) {
     if (!out.replies.empty()) return;
   }

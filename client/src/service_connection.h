@@ -43,7 +43,8 @@ class ServiceConnection final : public proton::messaging_handler,
   /// Before any event.
   void Opened(const std::shared_ptr<amqp::Connection>& connection) { connection_ = connection; }
   void Closed();
-  /// Gives no more credit, releases what comes, closes when nothing is in progress. Any thread.
+  /// Gives no more credit and asks back what is left, releases what comes, closes when the peer has
+  /// given it back (or a little later: many peers do not) and nothing is in progress. Any thread.
   void Drain();
   void Abort();
 
@@ -54,6 +55,7 @@ class ServiceConnection final : public proton::messaging_handler,
   void on_receiver_open(proton::receiver& receiver) override;
   void on_receiver_close(proton::receiver& receiver) override;
   void on_receiver_detach(proton::receiver& receiver) override;
+  void on_receiver_drain_finish(proton::receiver& receiver) override;
   void on_sender_open(proton::sender& sender) override;
   void on_sender_close(proton::sender& sender) override;
   void on_sender_detach(proton::sender& sender) override;
@@ -67,7 +69,8 @@ class ServiceConnection final : public proton::messaging_handler,
   struct In {
     proton::receiver receiver;
     std::string address;
-    uint32_t owed = 0;  // done with, and no new credit given for it yet
+    uint32_t owed = 0;      // done with, and no new credit given for it yet
+    bool draining = false;  // the credit is asked back, and more may be on its way
   };
   struct Waiting {
     std::vector<char> encoded;

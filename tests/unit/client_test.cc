@@ -1,6 +1,11 @@
+#include <proton/delivery.h>
+
+#include <array>
 #include <proton/message_id.hpp>
 
+#include "amqp/native.h"
 #include "client_fixture.h"
+#include "service.h"
 
 namespace datawire {
 namespace {
@@ -46,6 +51,91 @@ TEST_F(ClientTest, ThrownHandlerIsModifiedFailedAndCounted) {
   });
   EXPECT_EQ(Outcome(Open(To(*service))->Send(proton::message("x"))).end, End::kAccepted);
   EXPECT_EQ(counts, (std::vector<uint32_t>{0, 1, 2}));
+}
+
+TEST_F(ClientTest, WhoLearnsOfAnEndFindsItCountedAndRoomForAnother) {
+  const auto service = Serve([](Exchange exchange) { exchange.Accept(); });
+  SenderOptions options;
+  options.buffer = 1;
+  options.when_full = WhenFull::kFail;
+  const auto sender = Open(To(*service), options);
+  std::vector<uint64_t> counted;
+  std::promise<DeliveryOutcome> last;
+  SendOptions then;
+  then.done = [&](const DeliveryOutcome& outcome) {
+    counted.push_back(sender->counters().accepted);
+    if (counted.size() < 20 && outcome.end == End::kAccepted) {
+      sender->Send(proton::message("x"), then);
+    } else {
+      last.set_value(outcome);
+    }
+  };
+  sender->Send(proton::message("x"), then);
+  EXPECT_EQ(last.get_future().get().end, End::kAccepted);
+  for (size_t i = 0; i < counted.size(); ++i) EXPECT_EQ(counted[i], i + 1);
+}
+
+TEST_F(ClientTest, ADoneThatThrowsHarmsNobody) {
+  const auto service = Serve([](Exchange exchange) { exchange.Accept(); });
+  const auto sender = Open(To(*service));
+  SendOptions options;
+  options.done = [](const DeliveryOutcome&) { throw 1; };
+  Delivery first = sender->Send(proton::message("x"), options);
+  EXPECT_EQ(Outcome(sender->Send(proton::message("y"))).end, End::kAccepted);
+  EXPECT_EQ(first.Wait().end, End::kAccepted);
+}
+
+TEST_F(ClientTest, AnOutcomeThatThePeerLeavesUnsettledCounts) {
+  // As a receiver does whose settle mode is "second": it waits for us to settle.
+  std::map<std::string, uint64_t> outcomes{
+      {"accept", PN_ACCEPTED}, {"reject", PN_REJECTED}, {"release", PN_RELEASED}};
+  std::atomic<int> settled_by_us = 0;
+  RawPeer peer([&](int, amqp::Hooks& hooks) {
+    hooks.receiver_open = Takes(10);
+    hooks.message = [&, released = false](proton::delivery& delivery,
+                                          proton::message& message) mutable {
+      uint64_t outcome = outcomes.at(Body(message));
+      if (outcome == PN_RELEASED && std::exchange(released, true)) outcome = PN_ACCEPTED;
+      pn_delivery_update(amqp::native::Of(delivery), outcome);
+    };
+    hooks.delivery_settle = [&](proton::delivery&) { ++settled_by_us; };
+  });
+  const auto sender = Open(peer.url());
+  EXPECT_EQ(Outcome(sender->Send(proton::message("accept"))).end, End::kAccepted);
+  EXPECT_EQ(Outcome(sender->Send(proton::message("reject"))).end, End::kRejected);
+  const DeliveryOutcome again = Outcome(sender->Send(proton::message("release")));
+  EXPECT_EQ(again.end, End::kAccepted);
+  EXPECT_EQ(again.attempts, 2u);
+  const BootTime until = BootClock::now() + 10s;
+  while (settled_by_us < 4 && BootClock::now() < until) std::this_thread::yield();
+  EXPECT_EQ(settled_by_us, 4);
+}
+
+TEST_F(ClientTest, AGarbageMessageThrowsInTheHandlerAndHarmsNobody) {
+  const auto service = Serve([](Exchange exchange) {
+    (void)Body(exchange.message());  // throws on the empty value that garbage leaves
+    exchange.Accept();
+  });
+  amqp::Io io;
+  std::atomic<int> modified = 0;
+  auto hooks = std::make_shared<amqp::Hooks>();
+  hooks->sendable = [sent = false](proton::sender& sender) mutable {
+    if (!std::exchange(sent, true)) (void)amqp::SendEncoded(sender, "\xff\x13garbage\x01", 1);
+  };
+  hooks->settled = [&](proton::tracker& tracker) {
+    modified += amqp::Outcome(tracker).kind == amqp::RemoteOutcome::Kind::kModified;
+  };
+  const auto url = EndpointUrl::Parse(service->url()).value();
+  const auto hostile = amqp::Connection::Open(io, {url.host(), url.port()}, {}, hooks,
+                                              [&](const Status&) { ++modified; });
+  hostile->Post([&] { hostile->proton().open_sender("//demo/x"); });
+  const auto sender = Open(To(*service));
+  EXPECT_EQ(Outcome(sender->Send(proton::message("x"))).end, End::kAccepted);
+  const BootTime until = BootClock::now() + 10s;
+  while (modified == 0 && BootClock::now() < until) std::this_thread::yield();
+  EXPECT_EQ(modified, 1) << "given back, or its connection ended";
+  EXPECT_EQ(Outcome(sender->Send(proton::message("x"))).end, End::kAccepted);
+  io.Stop();
 }
 
 TEST_F(ClientTest, ExchangeIsAnsweredLaterFromAnotherThread) {
@@ -222,7 +312,7 @@ TEST_F(ClientTest, TagsAreUniqueAndCreditIsKept) {
   RawPeer peer([&](int, amqp::Hooks& hooks) {
     hooks.receiver_open = [&](proton::receiver& receiver) {
       Takes(7)(receiver);
-      link = receiver;
+      board_.Change([&] { link = receiver; });
     };
     hooks.message = [&](proton::delivery& delivery, proton::message&) {
       board_.Change([&] {
@@ -236,7 +326,9 @@ TEST_F(ClientTest, TagsAreUniqueAndCreditIsKept) {
         held.clear();
       });
     };
-    hooks.receiver_close = [&](proton::receiver&) { link = proton::receiver(); };
+    hooks.receiver_close = [&](proton::receiver&) {
+      board_.Change([&] { link = proton::receiver(); });
+    };
   });
   const auto sender = Open(peer.url());
   std::vector<Delivery> deliveries;
@@ -325,6 +417,32 @@ TEST_F(ClientTest, CloseReturnsWhatIsNotSettledInTheOrderSent) {
   EXPECT_TRUE(sender->Close(1s).empty());
 }
 
+TEST_F(ClientTest, WhenCloseReturnsEveryDeliveryHasEnded) {
+  const auto service = Serve([](Exchange exchange) { exchange.Accept(); });
+  for (int round = 0; round < 30; ++round) {
+    const auto sender = Open(To(*service));
+    std::atomic<int> taken = 0, done = 0;
+    std::atomic<bool> closed = false;
+    std::vector<std::thread> threads;
+    for (int t = 0; t < 3; ++t) {
+      threads.emplace_back([&] {
+        SendOptions options;
+        options.done = [&](const DeliveryOutcome&) { ++done; };
+        while (!closed) {
+          ++taken;
+          sender->Send(proton::message("x"), options);
+        }
+      });
+    }
+    const BootTime until = BootClock::now() + 10s;
+    while (done < 100 && BootClock::now() < until) std::this_thread::yield();
+    sender->Close(0ms);
+    closed = true;
+    for (std::thread& thread : threads) thread.join();
+    ASSERT_EQ(done, taken) << "a message was taken while the sender closed";
+  }
+}
+
 TEST_F(ClientTest, PresettledIsAcceptedWhenWritten) {
   std::atomic<int> came = 0;
   const auto service = Serve([&](Exchange exchange) {
@@ -396,6 +514,97 @@ TEST_F(ClientTest, StopFinishesWhatIsInProgressAndReleasesTheRest) {
   exchange.Accept();
   EXPECT_EQ(stopped.wait_for(2s), std::future_status::ready);
   EXPECT_EQ(delivery.Wait().end, End::kAccepted);
+}
+
+TEST_F(ClientTest, AStoppedHandlerThreadFinishesOneCallAndReleasesTheRest) {
+  struct Answers : Answerer {
+    void Answer(uint64_t token, Settle how) override {
+      const std::lock_guard lock(mutex);
+      released += how.kind == Settle::Kind::kRelease;
+      last = std::max(last, token);
+    }
+    Status Reply(uint64_t, const std::string&, std::vector<char>) override { return {}; }
+    std::mutex mutex;
+    int released = 0;
+    uint64_t last = 0;
+  };
+  const auto answers = std::make_shared<Answers>();
+  const auto state = [&](uint64_t token) {
+    return std::make_shared<Exchange::State>(answers, token, "//demo/x", proton::message());
+  };
+  std::array<std::promise<void>, 2> entered, leave;
+  int calls = 0;
+  HandlerThread handlers([&](Exchange exchange) {
+    const size_t call = static_cast<size_t>(calls++);
+    if (call >= 2) return;
+    entered[call].set_value();
+    leave[call].get_future().get();
+    exchange.Accept();
+  });
+  handlers.Push(state(1));
+  entered[0].get_future().get();
+  for (uint64_t token = 2; token <= 10; ++token) handlers.Push(state(token));
+  leave[0].set_value();
+  entered[1].get_future().get();
+  auto stopped = std::async([&] { handlers.Stop(); });
+  const auto refused = [&] {  // what is given to a stopped one is released at once
+    handlers.Push(state(100));
+    const std::lock_guard lock(answers->mutex);
+    return answers->last == 100;
+  };
+  const BootTime until = BootClock::now() + 10s;
+  while (!refused() && BootClock::now() < until) std::this_thread::yield();
+  leave[1].set_value();
+  stopped.get();
+  EXPECT_EQ(calls, 2);
+  EXPECT_GE(answers->released, 9);
+}
+
+TEST_F(ClientTest, WhatIsOnItsWayToAServiceThatStopsIsReleasedNotLost) {
+  std::vector<std::unique_ptr<Service>> services;
+  const auto serve = [&] {
+    services.push_back(
+        Serve([](Exchange exchange) { (void)exchange.Reply(proton::message("r")); }));
+    return services.back()->url();
+  };
+  FakeResolver resolver;
+  amqp::Io io;
+  auto shell =
+      std::make_shared<SenderShell>(io, std::make_shared<Links>(io, "t"),
+                                    Destination::Parse("//demo/x").value(), SenderOptions{}, true);
+  shell->Start(&resolver);
+  resolver.Set({serve()});
+  std::atomic<int> answered = 0;
+  std::atomic<bool> over = false;
+  std::vector<std::thread> threads;
+  for (int t = 0; t < 4; ++t) {
+    threads.emplace_back([&] {
+      while (!over) {
+        const auto reply = shell->Request(proton::message("x"), 10s);
+        EXPECT_TRUE(reply.ok()) << reply.status().ToString();
+        ++answered;
+      }
+    });
+  }
+  const auto await = [&](int more) {
+    const int enough = answered + more;
+    const BootTime until = BootClock::now() + 10s;
+    while (answered < enough && BootClock::now() < until) std::this_thread::yield();
+  };
+  for (int restart = 0; restart < 20; ++restart) {
+    await(50);
+    const std::string next = serve();
+    resolver.Set({services.front()->url(), next});
+    await(20);
+    resolver.Set({next});
+    services.front()->Stop(5s);
+    services.erase(services.begin());
+  }
+  over = true;
+  for (std::thread& thread : threads) thread.join();
+  shell->Close(0ms);
+  shell.reset();
+  io.Stop();
 }
 
 TEST_F(ClientTest, ManyThreadsSendAndAllIsSettled) {

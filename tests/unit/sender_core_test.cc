@@ -311,6 +311,115 @@ TEST_F(SenderCoreTest, WithoutCreditNothingIsSentAndABouncedOneStays) {
   EXPECT_EQ(ends_[2].attempts, 1u);
 }
 
+TEST_F(SenderCoreTest, ABouncedOneThatEndedMeanwhileKeepsNoCredit) {
+  Answer({At(1)});
+  Give(1, 100ms);
+  Open(1, 1);
+  Pass(100ms);
+  EXPECT_EQ(Ended(1), End::kOutcomeUnknown);
+  core_->Bounced(LinkTo(1), 1);
+  Give(2);
+  EXPECT_EQ(Where(2), 1);
+}
+
+TEST_F(SenderCoreTest, PresettledThatMayBeWrittenAtItsDeadlineIsOutcomeUnknown) {
+  Make({.presettled = true});
+  Answer({At(1)});
+  Give(1, 100ms);
+  Open(1);
+  Pass(100ms);
+  EXPECT_EQ(Ended(1), End::kOutcomeUnknown) << "it is on its way to the link";
+}
+
+TEST_F(SenderCoreTest, WeightDecidesTheShare) {
+  Endpoint light = At(1), heavy = At(2);
+  light.weight = 100;
+  heavy.weight = 300;
+  Answer({light, heavy});
+  Give(1);
+  Open(1, 10'000);
+  Open(2, 10'000);
+  std::map<int, int> share;
+  for (uint64_t id = 2; id < 802; ++id) {
+    Give(id);
+    ++share[Where(id)];  // none is settled: unsettled / weight evens out
+  }
+  EXPECT_NEAR(share[2], 600, 30);
+}
+
+TEST_F(SenderCoreTest, TheFreerOneGetsTheNextMessage) {
+  Answer({At(1), At(2)});
+  Give(1);
+  Open(1, 1000);
+  Open(2, 1000);
+  for (uint64_t id = 2; id <= 100; ++id) Give(id);
+  for (uint64_t id = 1; id <= 100; ++id) {
+    if (Where(id) == 2) Settle(id, Kind::kAccepted);  // 1 is slow
+  }
+  std::map<int, int> share;
+  for (uint64_t id = 101; id <= 140; ++id) {
+    Give(id);
+    ++share[Where(id)];
+  }
+  EXPECT_GT(share[2], 25);
+}
+
+TEST_F(SenderCoreTest, OneWithoutCreditIsPassedBy) {
+  Answer({At(1), At(2)});
+  Give(1);
+  Open(1, 3);
+  Open(2, 1000);
+  for (uint64_t id = 2; id <= 100; ++id) Give(id);
+  std::map<int, int> share;
+  for (uint64_t id = 1; id <= 100; ++id) ++share[Where(id)];
+  EXPECT_EQ(share[0], 0);
+  EXPECT_LE(share[1], 3);
+}
+
+TEST_F(SenderCoreTest, ALinkToANewlyChosenEndpointReplacesOneThatIsNotChosen) {
+  std::vector<Endpoint> endpoints;
+  for (int port = 1; port <= 8; ++port) endpoints.push_back(At(port));
+  Answer(endpoints);
+  Give(1);
+  for (int port = 1; port <= 8; ++port) Open(port);
+  Settle(1, Kind::kAccepted);
+  // One link is used last, so the others are older: age must not decide alone.
+  for (int port = 9; port <= 40; ++port) endpoints.push_back(At(port));
+  now_ += 1s;
+  const auto before = links_;
+  Answer(endpoints);
+  Give(2);
+  auto opened = opened_;
+  for (const auto& [link, port] : before) --opened[port];
+  for (const auto& [port, times] : opened) EXPECT_LE(times, 1) << port;
+  std::set<int> now;
+  for (const auto& [link, port] : links_) now.insert(port);
+  for (const auto& [link, port] : before) {
+    if (now.contains(port)) {
+      EXPECT_TRUE(links_.contains(link)) << port << ": cut, and opened again";
+    }
+  }
+  EXPECT_LE(links_.size(), limits::kSenderLinks);
+}
+
+TEST_F(SenderCoreTest, ADrainingEndpointFinishesWhatItHasAndGetsNoMore) {
+  Answer({At(1)});
+  Give(1);
+  Open(1);
+  Answer({At(1, EndpointState::kDraining), At(2)});
+  Give(2);
+  Open(2);
+  EXPECT_EQ(Where(1), 1);
+  EXPECT_EQ(Where(2), 2);
+  EXPECT_NE(LinkTo(1), 0u) << "not cut: 1 is not settled";
+  Settle(1, Kind::kAccepted);
+  EXPECT_EQ(LinkTo(1), 0u);
+  Lose(2);
+  Give(3);
+  EXPECT_EQ(LinkTo(1), 0u);
+  EXPECT_EQ(opened_[1], 1);
+}
+
 TEST_F(SenderCoreTest, RefusedEndpointIsLeftOutForAGrowingTimeWhileAnotherWorks) {
   Answer({At(1), At(2)});
   Give(1);
