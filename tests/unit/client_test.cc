@@ -595,10 +595,10 @@ TEST_F(ClientTest, WhatIsOnItsWayToAServiceThatStopsIsReleasedNotLost) {
     await(50);
     const std::string next = serve();
     resolver.Set({services.front()->url(), next});
-    await(20);
-    resolver.Set({next});
-    services.front()->Stop(5s);
+    await(50);
+    services.front()->Stop(5s);  // the senders learn of it from its links only
     services.erase(services.begin());
+    resolver.Set({next});
   }
   over = true;
   for (std::thread& thread : threads) thread.join();
