@@ -125,6 +125,10 @@ class RawPeer {
   std::unique_ptr<amqp::Listener> listener_;
 };
 
+inline std::string Body(const proton::message& message) {
+  return proton::get<std::string>(message.body());
+}
+
 /// Opens links with so much credit, settling by hand.
 inline std::function<void(proton::receiver&)> Takes(uint32_t credit) {
   return [credit](proton::receiver& receiver) {

@@ -7,10 +7,6 @@
 namespace datawire {
 namespace {
 
-std::string Body(const proton::message& message) {
-  return proton::get<std::string>(message.body());
-}
-
 using RequestTest = ClientTest;
 
 TEST_F(RequestTest, RepliesComeBackToWhoAsked) {

@@ -1,0 +1,280 @@
+#include "sender_core_fixture.h"
+
+namespace datawire {
+namespace {
+
+TEST_F(SenderCoreTest, WeightDecidesTheShare) {
+  Endpoint light = At(1), heavy = At(2);
+  light.weight = 100;
+  heavy.weight = 300;
+  Answer({light, heavy});
+  Give(1);
+  Open(1, 10'000);
+  Open(2, 10'000);
+  std::map<int, int> share;
+  for (uint64_t id = 2; id < 802; ++id) {
+    Give(id);
+    ++share[Where(id)];  // none is settled: unsettled / weight evens out
+  }
+  EXPECT_NEAR(share[2], 600, 30);
+}
+
+TEST_F(SenderCoreTest, TheFreerOneGetsTheNextMessage) {
+  Answer({At(1), At(2)});
+  Give(1);
+  Open(1, 1000);
+  Open(2, 1000);
+  for (uint64_t id = 2; id <= 100; ++id) Give(id);
+  for (uint64_t id = 1; id <= 100; ++id) {
+    if (Where(id) == 2) Settle(id, Kind::kAccepted);  // 1 is slow
+  }
+  std::map<int, int> share;
+  for (uint64_t id = 101; id <= 140; ++id) {
+    Give(id);
+    ++share[Where(id)];
+  }
+  EXPECT_GT(share[2], 25);
+}
+
+TEST_F(SenderCoreTest, OneWithoutCreditIsPassedBy) {
+  Answer({At(1), At(2)});
+  Give(1);
+  Open(1, 3);
+  Open(2, 1000);
+  for (uint64_t id = 2; id <= 100; ++id) Give(id);
+  std::map<int, int> share;
+  for (uint64_t id = 1; id <= 100; ++id) ++share[Where(id)];
+  EXPECT_EQ(share[0], 0);
+  EXPECT_LE(share[1], 3);
+}
+
+TEST_F(SenderCoreTest, ALinkToANewlyChosenEndpointReplacesOneThatIsNotChosen) {
+  std::vector<Endpoint> first, all;
+  for (int port = 1; port <= 40; ++port) {
+    all.push_back(At(port));
+    if (port <= 8) first.push_back(At(port));
+  }
+  Answer(all);
+  Give(1);
+  std::set<int> chosen;  // the seed is the same each time
+  for (const auto& [link, port] : links_) chosen.insert(port);
+
+  Make();
+  links_.clear();
+  Answer(first);
+  Give(1);
+  for (int port = 1; port <= 8; ++port) Open(port);
+  for (uint64_t id = 2; id <= 200; ++id) Give(id);
+  const auto settle = [&](bool stays) {
+    for (uint64_t id = 1; id <= 200; ++id) {
+      if (Where(id) && chosen.contains(Where(id)) == stays) Settle(id, Kind::kAccepted);
+    }
+  };
+  settle(true);
+  now_ += 1s;
+  settle(false);  // those that are to go were used last: age must not decide
+  const auto before = links_;
+  core_->Give(201, "", now_ + 30s);
+  Answer(all);  // while there is something to send
+  size_t stayed = 0;
+  for (const auto& [link, port] : before) {
+    if (!chosen.contains(port)) continue;
+    ++stayed;
+    EXPECT_TRUE(links_.contains(link)) << port << " was cut";
+  }
+  ASSERT_GT(stayed, 0u);
+  ASSERT_LT(stayed, before.size());
+  EXPECT_EQ(links_.size(), limits::kSenderLinks);
+}
+
+TEST_F(SenderCoreTest, ADrainingEndpointFinishesWhatItHasAndGetsNoMore) {
+  Answer({At(1)});
+  Give(1);
+  Open(1);
+  Answer({At(1, EndpointState::kDraining), At(2)});
+  Give(2);
+  Open(2);
+  EXPECT_EQ(Where(1), 1);
+  EXPECT_EQ(Where(2), 2);
+  EXPECT_NE(LinkTo(1), 0u) << "not cut: 1 is not settled";
+  Settle(1, Kind::kAccepted);
+  EXPECT_EQ(LinkTo(1), 0u);
+  Lose(2);
+  Give(3);
+  EXPECT_EQ(LinkTo(1), 0u);
+  EXPECT_EQ(opened_[1], 1);
+}
+
+TEST_F(SenderCoreTest, RefusedEndpointIsLeftOutForAGrowingTimeWhileAnotherWorks) {
+  Answer({At(1), At(2)});
+  Give(1);
+  Open(2);
+  EXPECT_EQ(Where(1), 2);
+  Give(2);
+  EXPECT_EQ(Where(2), 2) << "an endpoint without credit yet holds nothing up";
+  core_->Credit(LinkTo(2), 2);
+  Give(3);  // there is always work, so each return is tried at once
+  int tries = 0;
+  for (const auto out : {250ms, 500ms, 1000ms, 2000ms}) {
+    ASSERT_NE(LinkTo(1), 0u);
+    Lose(1);
+    ++tries;
+    Pass(out - 1ms);
+    EXPECT_EQ(LinkTo(1), 0u);
+    Pass(1ms);
+  }
+  EXPECT_EQ(opened_[1], tries + 1);
+}
+
+TEST_F(SenderCoreTest, TheLastEndpointIsTriedEachSecond) {
+  Answer({At(1)});
+  Give(1, 60s);
+  for (int i = 0; i < 20; ++i) {
+    ASSERT_NE(LinkTo(1), 0u) << i;
+    Lose(1);
+    Pass(1s);
+  }
+}
+
+TEST_F(SenderCoreTest, RefusedIsMaskedAtOnceAndVanishedWithinThreeSeconds) {
+  Answer({At(1), At(2, EndpointState::kUp, 1)});
+  Give(1);
+  EXPECT_EQ(LinkTo(1) != 0, true);
+  Lose(1);
+  Open(2);
+  EXPECT_EQ(Where(1), 2);
+  Make();
+  links_.clear();
+  Answer({At(1), At(2, EndpointState::kUp, 1)});
+  Give(5);
+  Open(2);
+  EXPECT_EQ(Where(5), 0) << "1 comes first, as long as it may come";
+  Pass(2500ms);  // no answer from 1 at all
+  EXPECT_EQ(Where(5), 2);
+}
+
+TEST_F(SenderCoreTest, SuspectsOnlyWhenNoUpOneIsUsableAndDrainingNever) {
+  Answer({At(1), At(2, EndpointState::kSuspect), At(3, EndpointState::kDraining)});
+  Give(1);
+  EXPECT_EQ(LinkTo(2), 0u);
+  Open(1);
+  EXPECT_EQ(Where(1), 1);
+  Lose(1);
+  ASSERT_NE(LinkTo(2), 0u);
+  Open(2);
+  EXPECT_EQ(Where(1), 2);
+  EXPECT_EQ(opened_[3], 0);
+}
+
+TEST_F(SenderCoreTest, GoneFromTheAnswerButWorkingIsKeptUntilOthersWork) {
+  Answer({At(1)});
+  Give(1);
+  Open(1);
+  Answer({}, AnswerStatus::kNotFound);
+  Give(2);
+  EXPECT_EQ(Where(2), 1) << "the link works, and there is nobody else";
+  Answer({At(2)});
+  Give(3);
+  Open(2);
+  Give(4);
+  EXPECT_EQ(Where(4), 2);
+  EXPECT_NE(LinkTo(1), 0u) << "not cut: 1 and 2 are not settled";
+  Settle(1, Kind::kAccepted);
+  Settle(2, Kind::kAccepted);
+  if (Where(3) == 1) Settle(3, Kind::kAccepted);
+  EXPECT_EQ(LinkTo(1), 0u) << "closed when settled";
+}
+
+TEST_F(SenderCoreTest, AnUnavailableAnswerChangesNothing) {
+  Answer({At(1)});
+  Answer({}, AnswerStatus::kUnavailable);
+  Give(1);
+  Open(1);
+  EXPECT_EQ(Where(1), 1);
+}
+
+TEST_F(SenderCoreTest, AtMostEightLinksAndAllOfThemUsed) {
+  std::vector<Endpoint> endpoints;
+  for (int port = 1; port <= 30; ++port) endpoints.push_back(At(port));
+  Answer(endpoints);
+  Give(1);
+  EXPECT_EQ(links_.size(), limits::kSenderLinks);
+  const auto links = links_;
+  for (const auto& [link, port] : links) Open(port);
+  for (uint64_t id = 2; id <= 400; ++id) Give(id);
+  std::map<uint64_t, int> count;
+  for (const auto& [id, link] : on_) ++count[link];
+  EXPECT_EQ(count.size(), limits::kSenderLinks);
+  for (const auto& [link, messages] : count) EXPECT_GT(messages, 25);
+}
+
+TEST_F(SenderCoreTest, ANewEndpointGetsItsShareWhileTheOthersHaveCredit) {
+  Answer({At(1)});
+  Give(1);
+  Open(1, 1000);
+  Answer({At(1), At(2)});
+  EXPECT_EQ(LinkTo(2), 0u);  // nothing to send
+  Give(2);
+  ASSERT_NE(LinkTo(2), 0u);
+  Open(2, 1000);
+  std::map<int, int> share;
+  for (uint64_t id = 3; id < 103; ++id) {
+    Give(id);
+    ++share[Where(id)];
+  }
+  EXPECT_GT(share[1], 40);
+  EXPECT_GT(share[2], 40);
+}
+
+TEST_F(SenderCoreTest, ConsistentKeepsAKeyOnItsEndpointAndTheBound) {
+  std::vector<Endpoint> endpoints;
+  for (int port = 1; port <= 30; ++port) endpoints.push_back(At(port));
+  Answer(endpoints, AnswerStatus::kFound, Policy::kConsistent);
+  std::map<std::string, int> home;
+  for (uint64_t id = 1; id <= 200; ++id) {
+    const std::string key = "k" + std::to_string(id % 40);
+    Give(id, 30s, key);
+    for (const auto& [link, port] : std::map(links_)) Open(port);
+    ASSERT_NE(Where(id), 0) << id;
+    EXPECT_LE(links_.size(), limits::kSenderLinks);
+    EXPECT_EQ(home.emplace(key, Where(id)).first->second, Where(id));
+    Settle(id, Kind::kAccepted);
+  }
+}
+
+TEST_F(SenderCoreTest, OrderedWaitsForTheOldestAndFailsOver) {
+  Answer({At(3), At(2)}, AnswerStatus::kFound, Policy::kOrdered);
+  Give(1);
+  EXPECT_EQ(links_.size(), 1u);
+  Open(2);
+  EXPECT_EQ(Where(1), 2);
+  Lose(2);
+  Open(3);
+  EXPECT_EQ(Where(1), 3);
+}
+
+TEST_F(SenderCoreTest, AnIdleLinkThatWasCutReopensOnUse) {
+  Answer({At(1)});
+  Give(1);
+  Open(1);
+  Settle(1, Kind::kAccepted);
+  Lose(1);
+  EXPECT_EQ(LinkTo(1), 0u) << "nothing to send";
+  Give(2);
+  Open(1);
+  EXPECT_EQ(Where(2), 1);
+}
+
+TEST_F(SenderCoreTest, AnUnusedLinkIsClosedAfterAMinute) {
+  Answer({At(1)});
+  Give(1);
+  Open(1);
+  Settle(1, Kind::kAccepted);
+  Pass(59s);
+  EXPECT_NE(LinkTo(1), 0u);
+  Pass(1s);
+  EXPECT_EQ(LinkTo(1), 0u);
+}
+
+}  // namespace
+}  // namespace datawire
