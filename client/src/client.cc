@@ -13,8 +13,6 @@ namespace datawire {
 
 namespace {
 
-constexpr size_t kRequesters = 64;  // addresses that Request keeps a link for
-
 /// Stands in when the options name no usable directory: knows nothing, and says why.
 class NoResolver final : public Resolver {
  public:
@@ -132,7 +130,7 @@ struct Client::Impl {
       requesters.emplace_front(key, shell);
       const auto unused = [](const auto& entry) { return entry.second.use_count() == 1; };
       const auto last = std::find_if(requesters.rbegin(), requesters.rend(), unused);
-      if (requesters.size() > kRequesters && last != requesters.rend()) {
+      if (requesters.size() > limits::kRequesters && last != requesters.rend()) {
         dropped = std::move(last->second);
         requesters.erase(std::next(last).base());
       }

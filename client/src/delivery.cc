@@ -2,11 +2,6 @@
 
 namespace datawire {
 
-namespace {
-// Wait() returns so long after the deadline at the latest, whatever happened to the sender.
-constexpr std::chrono::seconds kGrace{5};
-}  // namespace
-
 void Delivery::State::End(DeliveryOutcome end) {
   {
     const std::lock_guard lock(mutex);
@@ -23,7 +18,7 @@ void Delivery::State::End(DeliveryOutcome end) {
 
 const DeliveryOutcome& Delivery::Wait() {
   std::unique_lock lock(state_->mutex);
-  const auto until = state_->deadline + kGrace;
+  const auto until = state_->deadline + limits::kWaitGrace;
   const auto ended = [this] { return state_->outcome.has_value(); };
   while (!ended()) {
     const auto left = until - BootClock::now();

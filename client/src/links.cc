@@ -7,15 +7,9 @@
 
 namespace datawire {
 
-namespace {
-constexpr std::chrono::seconds kUnusedConnection{5};
-constexpr std::chrono::seconds kHandshake{2};  // a frozen peer is passed by in <= 3 s (P29)
-constexpr size_t kLinksOfConnection = limits::kLinks / 2;  // of ours; a requester is two
-}  // namespace
-
 void Links::Peer::Start(amqp::Io& io, const EndpointUrl& url, const std::string& container_id) {
   amqp::ConnectionOptions options;
-  options.handshake_timeout = kHandshake;
+  options.handshake_timeout = limits::kPeerHandshake;
   options.container_id = container_id;
   options.virtual_host = url.host();
   auto connection = amqp::Connection::Open(
@@ -29,7 +23,7 @@ bool Links::Peer::Add(const std::shared_ptr<LinkOfPeer>& link) {
   std::shared_ptr<amqp::Connection> connection;
   {
     const std::lock_guard lock(mutex_);
-    if (over_ || all_.size() >= kLinksOfConnection) return false;
+    if (over_ || all_.size() >= limits::kConnectionLinks) return false;
     all_.push_back(link);
     connection = connection_;
   }
@@ -54,7 +48,7 @@ void Links::Peer::Remove(const std::shared_ptr<LinkOfPeer>& link) {
     turn = ++unused_turn_;
   }
   if (!connection) return;
-  connection->After(kUnusedConnection, [self = shared_from_this(), turn] {
+  connection->After(limits::kConnectionIdle, [self = shared_from_this(), turn] {
     std::shared_ptr<amqp::Connection> unused;
     {
       const std::lock_guard lock(self->mutex_);

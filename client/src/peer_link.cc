@@ -11,8 +11,6 @@ namespace datawire {
 
 namespace {
 
-constexpr int kReplyCredit = 100;
-
 SenderCore::Outcome OutcomeOf(const proton::tracker& tracker) {
   using From = amqp::RemoteOutcome::Kind;
   using To = SenderCore::Outcome::Kind;
@@ -74,7 +72,7 @@ bool LinkOfPeer::Start(proton::connection connection) {
     proton::source_options source;
     source.dynamic(true);
     receiver_ = connection.open_receiver(
-        "", proton::receiver_options().source(source).credit_window(kReplyCredit));
+        "", proton::receiver_options().source(source).credit_window(limits::kReplyCredit));
   }
   return true;
 }
@@ -121,7 +119,8 @@ void LinkOfPeer::Send(const Item& item) {
   const std::vector<char>& bytes = as_it_is ? *item.encoded : patched;
   const uint64_t most = amqp::RemoteMaxMessageSize(sender_);
   if (most > 0 && bytes.size() > most) {
-    ++sent_;  // a turn of the core's, though not of the link's
+    ++sent_;  // a turn of the core's, though not of the link's: its credit is still there
+    ReportCredit();
     events_->OnSettled(item.id,
                        {SenderCore::Outcome::Kind::kRejected, "amqp:link:message-size-exceeded",
                         "the message is " + std::to_string(bytes.size()) + " bytes, at most " +

@@ -7,10 +7,7 @@
 
 namespace datawire {
 
-namespace {
 using std::chrono::milliseconds;
-constexpr milliseconds kOutLeast{250}, kOutMost{1000};
-}  // namespace
 
 /// What the receiver shares with its link, its answers and the exchanges it handed out.
 class PullReceiver::Shell final : public std::enable_shared_from_this<Shell> {
@@ -149,7 +146,7 @@ class PullReceiver::Shell final : public std::enable_shared_from_this<Shell> {
       link_.reset();
       stale.swap(came_);
       why_ = url + ": " + why;
-      out = std::min(kOutMost, kOutLeast * (1 << std::min(failures_++, 4)));
+      out = std::min(limits::kOutWhenAll, limits::kOutLeast * (1 << std::min(failures_++, 4)));
       out_[url] = BootClock::now() + out;
       std::erase_if(out_, [](const auto& entry) { return entry.second < BootClock::now(); });
     }

@@ -4,11 +4,6 @@
 
 namespace datawire {
 
-namespace {
-// The sender's verdict on a message may come so long after its deadline.
-constexpr std::chrono::milliseconds kVerdict{500};
-}  // namespace
-
 void Asked::Answer(Result<proton::message> with) {
   {
     const std::lock_guard lock(mutex);
@@ -35,7 +30,7 @@ Result<proton::message> SenderShell::Request(proton::message message,
     if (left <= left.zero()) return asked->result.has_value();
     return asked->answered.wait_for(lock, left, [&] { return asked->result.has_value(); });
   };
-  if (!wait(until) && !asked->accepted) wait(until + kVerdict);
+  if (!wait(until) && !asked->accepted) wait(until + limits::kVerdictGrace);
   if (!asked->result) {
     asked->result.emplace(Status(Code::kOutcomeUnknown,
                                  "no reply within " + std::to_string(timeout.count()) + " ms"));

@@ -9,16 +9,6 @@ namespace {
 
 using std::chrono::milliseconds;
 
-// An endpoint that failed is left out for so long, doubled with each failure in a row.
-constexpr milliseconds kOutLeast{250}, kOutMost{10'000};
-// When all are out, each is tried again after this at the latest: the last one is never given up.
-constexpr milliseconds kOutWhenAll{1000};
-// A message that nobody else takes goes again after so long, doubled each time.
-constexpr milliseconds kPauseLeast{50}, kPauseMost{1000};
-// TCP connect, AMQP handshake and attach together: a frozen peer is passed by in <= 3 s (P29).
-constexpr milliseconds kOpenMost{2500};
-constexpr milliseconds kIdleLink{60'000};
-
 milliseconds Doubled(milliseconds least, milliseconds most, uint32_t times) {
   return std::min(most, least * (int64_t{1} << std::min(times, 16u)));
 }
@@ -181,7 +171,7 @@ void SenderCore::LinkLost(LinkId link, std::string condition, std::string descri
 
 void SenderCore::Failed(Peer& peer, BootTime now) {
   peer.failed_at = now;
-  peer.out_until = now + Doubled(kOutLeast, kOutMost, peer.failures++);
+  peer.out_until = now + Doubled(limits::kOutLeast, limits::kOutMost, peer.failures++);
 }
 
 void SenderCore::End(MessageId id, DeliveryEnd end, std::string condition,
@@ -279,7 +269,7 @@ bool SenderCore::AllOut(BootTime now) const {
 }
 
 BootTime SenderCore::BackAt(const Peer& peer, bool all_out) const {
-  return all_out ? std::min(peer.out_until, peer.failed_at + kOutWhenAll) : peer.out_until;
+  return all_out ? std::min(peer.out_until, peer.failed_at + limits::kOutWhenAll) : peer.out_until;
 }
 
 /// The endpoints that messages of this pump may go to.
@@ -373,7 +363,7 @@ SenderCore::Step SenderCore::AssignOne(MessageId id, Message& message, BootTime 
 void SenderCore::Pause(MessageId id, Message& message, BootTime now) {
   message.where = Where::kWaiting;
   message.avoid.clear();
-  waiting_.emplace(now + Doubled(kPauseLeast, kPauseMost, message.pauses++), id);
+  waiting_.emplace(now + Doubled(limits::kPauseLeast, limits::kPauseMost, message.pauses++), id);
 }
 
 /// True when it has a link now, open or opening.
@@ -416,10 +406,10 @@ void SenderCore::CloseUnused(BootTime now) {
   for (auto it = peers_.begin(); it != peers_.end();) {
     Peer& peer = it->second;
     if (peer.link && !peer.link->open) {
-      if (now - peer.link->since >= kOpenMost) late.push_back(peer.link->id);
+      if (now - peer.link->since >= limits::kLinkOpen) late.push_back(peer.link->id);
     } else if (peer.link && peer.link->unsettled == 0) {
       const bool chosen = std::find(chosen_.begin(), chosen_.end(), &peer) != chosen_.end();
-      const bool idle = queue_.empty() && now - peer.link->last_used >= kIdleLink;
+      const bool idle = queue_.empty() && now - peer.link->last_used >= limits::kLinkIdle;
       if (idle || (works && (!chosen || !peer.listed))) Close(peer);
     }
     it = peer.listed || peer.link ? std::next(it) : peers_.erase(it);
@@ -427,7 +417,7 @@ void SenderCore::CloseUnused(BootTime now) {
   for (const LinkId link : late) {
     actions_.emplace_back(CloseLink{link});
     LinkLost(link, std::string(MappingOf(Code::kUnavailable).amqp_condition),
-             "no answer within " + std::to_string(kOpenMost.count()) + " ms", now);
+             "no answer within " + std::to_string(limits::kLinkOpen.count()) + " ms", now);
   }
   if (!late.empty()) {
     Choose(now);
@@ -462,9 +452,9 @@ std::optional<BootTime> SenderCore::NextWake(BootTime now) const {
   if (!waiting_.empty()) at(waiting_.begin()->first);
   const bool all_out = AllOut(now);
   for (const auto& [url, peer] : peers_) {
-    if (peer.link && !peer.link->open) at(peer.link->since + kOpenMost);
+    if (peer.link && !peer.link->open) at(peer.link->since + limits::kLinkOpen);
     if (peer.link && peer.link->open && peer.link->unsettled == 0) {
-      at(peer.link->last_used + kIdleLink);
+      at(peer.link->last_used + limits::kLinkIdle);
     }
     if (!queue_.empty() && !peer.link && peer.listed && BackAt(peer, all_out) > now) {
       at(BackAt(peer, all_out));

@@ -17,9 +17,6 @@ namespace datawire {
 
 namespace {
 
-// A peer that knows drain answers in a round trip; what it sent before is released, not lost.
-constexpr std::chrono::milliseconds kDrainAnswer{200};
-
 std::string NewReplyNode() {
   std::random_device device;
   char text[40];
@@ -241,7 +238,7 @@ void ServiceConnection::Drain() {
     }
     self->CloseWhenDone();
   });
-  connection->After(kDrainAnswer, [self = shared_from_this()] {
+  connection->After(limits::kDrainAnswer, [self = shared_from_this()] {
     for (auto& [id, in] : self->in_) in.draining = false;
     self->CloseWhenDone();
   });

@@ -101,7 +101,7 @@ class StockToOurs(Case):
             self.assertEqual(worker.marked("P"), bodies)
 
     @each_stock
-    def test_a_request_gets_its_reply_with_its_correlation_id(self, stock, address):
+    def test_a_request_gets_its_reply_with_its_correlation_id_or_message_id(self, stock, address):
         with self.answerer(address) as (_, url):
             words = [f"word{i}" for i in range(150)]
             told = run(stock, "request", url, address, *words)

@@ -3,7 +3,8 @@
 
   send HOST:PORT NODE BODY...     a line for each outcome: `accepted BODY`, `rejected BODY CONDITION DESCRIPTION`,
                                   `released BODY`, `modified BODY`; a refused link: `refused CONDITION`
-  request HOST:PORT NODE BODY...  with correlation ids that are numbers; a line for each: `reply TEXT ID`
+  request HOST:PORT NODE BODY...  a line for each: `reply TEXT CORRELATION`; they are numbered, by correlation id and by
+                                  message id in turn
   receive BEHAVIOUR MARKS         listens on a port of the kernel's, prints `listening PORT`; appends to MARKS for each
                                   message `ID DELIVERY-COUNT`, before it is settled. BEHAVIOUR: accept, reject; release,
                                   modify (the first delivery of each id, then accept); release-all,
@@ -80,7 +81,8 @@ class Requests(MessagingHandler):
     def ask(self):
         reply_to = self.receiver.remote_source.address
         while reply_to and self.sender.credit and self.asked < len(self.bodies):
-            self.sender.send(Message(self.bodies[self.asked], reply_to=reply_to, correlation_id=self.asked))
+            name = {"correlation_id": self.asked} if self.asked % 2 else {"id": self.asked}
+            self.sender.send(Message(self.bodies[self.asked], reply_to=reply_to, **name))
             self.asked += 1
 
     def on_message(self, event):

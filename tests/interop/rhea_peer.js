@@ -50,7 +50,8 @@ function request(at, node, ...bodies) {
   let replyTo;
   const ask = () => {
     for (; replyTo && asked < bodies.length && sender.sendable(); ++asked) {
-      sender.send({body: bodies[asked], reply_to: replyTo, correlation_id: asked});
+      const name = asked % 2 ? {correlation_id: asked} : {message_id: asked};
+      sender.send({body: bodies[asked], reply_to: replyTo, ...name});
     }
   };
   rhea.on('receiver_open', ({receiver}) => {

@@ -69,6 +69,20 @@ TEST_F(SenderTest, AnOutcomeThatThePeerLeavesUnsettledCounts) {
   EXPECT_EQ(settled_by_us, 4);
 }
 
+TEST_F(SenderTest, SettledWithoutAnOutcomeIsSentAgain) {
+  std::vector<uint32_t> counts;
+  RawPeer peer([&](int, amqp::Hooks& hooks) {
+    hooks.receiver_open = Takes(10);
+    hooks.message = [&](proton::delivery& delivery, proton::message& message) {
+      board_.Change([&] { counts.push_back(message.delivery_count()); });
+      if (counts.size() == 1) return delivery.settle();
+      delivery.accept();
+    };
+  });
+  EXPECT_EQ(Outcome(Open(peer.url())->Send(proton::message("x"))).end, End::kAccepted);
+  EXPECT_EQ(counts, (std::vector<uint32_t>{0, 1})) << "nobody knows what became of the first";
+}
+
 TEST_F(SenderTest, LinkLossMidStreamLosesNothing) {
   std::mutex mutex;
   std::map<std::string, int> seen;
@@ -350,6 +364,23 @@ TEST_F(SenderTest, AMessageOverTheLimitIsRefusedWithTheRule) {
   EXPECT_NE(outcome.description.find("at most 1048576"), std::string::npos);
   EXPECT_EQ(Outcome(sender->Send(proton::message(std::string(1'000'000, 'x')))).end,
             End::kAccepted);
+}
+
+TEST_F(SenderTest, AMessageOverThePeersLimitIsRejected) {
+  RawPeer peer([&](int, amqp::Hooks& hooks) {
+    hooks.receiver_open = [](proton::receiver& receiver) {
+      amqp::SetMaxMessageSize(receiver, 1000);
+      Takes(1)(receiver);
+    };
+    hooks.message = [](proton::delivery& delivery, proton::message&) { delivery.accept(); };
+  });
+  const auto sender = Open(peer.url());
+  const DeliveryOutcome outcome = Outcome(sender->Send(proton::message(std::string(2000, 'x'))));
+  EXPECT_EQ(outcome.end, End::kRejected);
+  EXPECT_EQ(outcome.condition, "amqp:link:message-size-exceeded");
+  EXPECT_NE(outcome.description.find("at most 1000"), std::string::npos) << outcome.description;
+  EXPECT_EQ(Outcome(sender->Send(proton::message("x"))).end, End::kAccepted)
+      << "its credit was not used up";
 }
 
 TEST_F(SenderTest, SendersToOnePeerShareItsConnection) {

@@ -33,10 +33,14 @@ TEST_F(SenderCoreTest, ReleasedGoesToAnotherEndpointNow) {
   Give(1);
   Open(1);
   Open(2);
-  const int first = Where(1);
-  Settle(1, Kind::kReleased);
-  EXPECT_EQ(Where(1), first == 1 ? 2 : 1);
-  EXPECT_EQ(redelivered_[1], 0u) << "released says: nothing was tried";
+  for (uint64_t id = 1; id <= 20; ++id) {
+    if (id > 1) Give(id);
+    const int first = Where(id);
+    Settle(id, Kind::kReleased);
+    EXPECT_EQ(Where(id), first == 1 ? 2 : 1);
+    EXPECT_EQ(redelivered_[id], 0u) << "released says: nothing was tried";
+    Settle(id, Kind::kAccepted);
+  }
 }
 
 TEST_F(SenderCoreTest, ReleasedWithNobodyElseGoesAgainAfterAGrowingPause) {

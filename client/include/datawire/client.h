@@ -54,9 +54,10 @@ struct SenderOptions {
 };
 
 struct SendOptions {
-  std::chrono::milliseconds deadline{0};             ///< 0: the sender's
-  std::string key;                                   ///< what policy `consistent` hashes
-  std::function<void(const DeliveryOutcome&)> done;  ///< on the client's thread; must not block
+  std::chrono::milliseconds deadline{0};  ///< 0: the sender's
+  std::string key;                        ///< what policy `consistent` hashes
+  /// On the client's thread, before Close returns; must not block, and what it throws is dropped.
+  std::function<void(const DeliveryOutcome&)> done;
 };
 
 /// Sends to whoever the address resolves to, over direct links. Thread-safe.
@@ -120,7 +121,8 @@ class Service {
   virtual ~Service() = default;  ///< drains: Stop(5 s)
   /// The registered endpoint.
   virtual std::string url() const = 0;
-  /// Withdraws, stops credit, waits for exchanges in progress, settles, closes. Bounded by `wait`.
+  /// Withdraws, asks credit back, releases what is still on its way, waits for exchanges in
+  /// progress, closes. Bounded by `wait`, and the handler's present call.
   virtual void Stop(std::chrono::milliseconds wait) = 0;
   /// OK once registered; waits at most `wait`. A registration comes by itself when the directory
   /// does.

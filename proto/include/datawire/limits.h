@@ -89,6 +89,23 @@ inline constexpr size_t kSenderLinks = 8;
 inline constexpr size_t kSenderBuffer = 1024;  // messages accepted, not yet settled
 inline constexpr seconds kSendDeadline{30};
 
+// Links of the client library.
+inline constexpr milliseconds kLinkOpen{2500};  // connect, handshake, attach: passed by (P29)
+inline constexpr seconds kPeerHandshake{2};     // of these, until the peer's AMQP open
+inline constexpr seconds kLinkIdle{60};         // an unused link is closed, and opened on use
+inline constexpr seconds kConnectionIdle{5};    // a connection without links, for the next one
+inline constexpr size_t kConnectionLinks = kLinks / 2;  // of ours; a requester is two
+inline constexpr milliseconds kOutLeast{250};  // an endpoint that failed is left out, doubled each
+inline constexpr milliseconds kOutMost{10'000};
+inline constexpr milliseconds kOutWhenAll{1000};  // the last ones are never given up
+inline constexpr milliseconds kPauseLeast{50};    // a message that nobody takes waits, doubled each
+inline constexpr milliseconds kPauseMost{1000};
+inline constexpr milliseconds kDrainAnswer{200};   // a round trip; many peers know no drain
+inline constexpr uint32_t kReplyCredit = 100;      // replies under way to a requester's link
+inline constexpr size_t kRequesters = 64;          // addresses that Request keeps a link for
+inline constexpr milliseconds kVerdictGrace{500};  // a request's outcome is told so late at most
+inline constexpr seconds kWaitGrace{5};  // Delivery::Wait returns so late, whatever happened
+
 // Resolver (PROMISES: cache).
 inline constexpr seconds kPositiveTtl{30};
 inline constexpr seconds kNegativeTtl{5};
