@@ -314,7 +314,7 @@ TEST_F(SenderTest, CloseReturnsWhatIsNotSettledInTheOrderSent) {
 
 TEST_F(SenderTest, WhenCloseReturnsEveryDeliveryHasEnded) {
   const auto service = Serve([](Exchange exchange) { exchange.Accept(); });
-  for (int round = 0; round < 30; ++round) {
+  for (int round = 0; round < 10; ++round) {
     const auto sender = Open(To(*service));
     std::atomic<int> taken = 0, done = 0;
     std::atomic<bool> closed = false;
