@@ -12,7 +12,7 @@ Executor::~Executor() {
 
 void Executor::Post(std::function<void()> task) {
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     if (!stopped_) {
       tasks_.push_back(std::move(task));
       work_.notify_one();
@@ -24,7 +24,7 @@ void Executor::Post(std::function<void()> task) {
 
 void Executor::Stop() {
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     stopped_ = true;
   }
   work_.notify_all();
@@ -36,8 +36,8 @@ void Executor::Work() {
   for (;;) {
     std::function<void()> task;
     {
-      std::unique_lock lock(mutex_);
-      work_.wait(lock, [this] { return !tasks_.empty() || stopped_; });
+      MutexLock lock(mutex_);
+      work_.wait(lock, [this]() DW_REQUIRES(mutex_) { return !tasks_.empty() || stopped_; });
       if (tasks_.empty()) return;
       task = std::move(tasks_.front());
       tasks_.pop_front();

@@ -1,11 +1,11 @@
 #pragma once
 
-#include <condition_variable>
 #include <deque>
 #include <functional>
-#include <mutex>
 #include <thread>
 #include <vector>
+
+#include "datawire/mutex.h"
 
 namespace datawire::directory {
 
@@ -25,10 +25,10 @@ class Executor {
  private:
   void Work();
 
-  std::mutex mutex_;
-  std::condition_variable work_;
-  std::deque<std::function<void()>> tasks_;
-  bool stopped_ = false;
+  Mutex mutex_;
+  Condition work_;
+  std::deque<std::function<void()>> tasks_ DW_GUARDED_BY(mutex_);
+  bool stopped_ DW_GUARDED_BY(mutex_) = false;
   std::vector<std::thread> threads_;
 };
 

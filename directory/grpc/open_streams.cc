@@ -6,7 +6,7 @@
 namespace datawire::directory {
 
 bool OpenStreams::Add(Verb verb, std::shared_ptr<Outflow> stream) {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   if (stopping_) return false;
   const Outflow* key = stream.get();
   entries_.emplace(key, Entry{verb, std::move(stream), BootTime::max(), Status::Ok()});
@@ -14,12 +14,12 @@ bool OpenStreams::Add(Verb verb, std::shared_ptr<Outflow> stream) {
 }
 
 void OpenStreams::Remove(const Outflow* stream) {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   entries_.erase(stream);
 }
 
 void OpenStreams::SetDeadline(const Outflow* stream, BootTime at, Status status) {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   const auto entry = entries_.find(stream);
   if (entry == entries_.end()) return;
   entry->second.deadline = at;
@@ -33,7 +33,7 @@ void OpenStreams::ClearDeadline(const Outflow* stream) {
 void OpenStreams::Tick(BootTime now) {
   std::vector<std::pair<std::shared_ptr<Outflow>, Status>> due;
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     for (auto& [key, entry] : entries_) {
       if (entry.deadline > now) continue;
       entry.deadline = BootTime::max();
@@ -46,7 +46,7 @@ void OpenStreams::Tick(BootTime now) {
 void OpenStreams::Stop(const Status& status) {
   std::vector<std::shared_ptr<Outflow>> all;
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     stopping_ = true;
     for (const auto& [key, entry] : entries_) all.push_back(entry.stream);
   }
@@ -54,7 +54,7 @@ void OpenStreams::Stop(const Status& status) {
 }
 
 size_t OpenStreams::Count(Verb verb) const {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   size_t count = 0;
   for (const auto& [key, entry] : entries_) count += entry.verb == verb ? 1 : 0;
   return count;

@@ -4,9 +4,9 @@
 #include <atomic>
 #include <map>
 #include <memory>
-#include <mutex>
 #include <string_view>
 
+#include "datawire/mutex.h"
 #include "grpc/outflow.h"
 
 namespace datawire::directory {
@@ -63,9 +63,9 @@ class OpenStreams {
     BootTime deadline;
     Status status;
   };
-  mutable std::mutex mutex_;
-  std::map<const Outflow*, Entry> entries_;
-  bool stopping_ = false;
+  mutable Mutex mutex_;
+  std::map<const Outflow*, Entry> entries_ DW_GUARDED_BY(mutex_);
+  bool stopping_ DW_GUARDED_BY(mutex_) = false;
 };
 
 }  // namespace datawire::directory

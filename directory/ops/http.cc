@@ -3,12 +3,11 @@
 #include <httplib.h>
 
 #include <atomic>
-#include <condition_variable>
 #include <deque>
-#include <mutex>
 #include <thread>
 #include <vector>
 
+#include "datawire/mutex.h"
 #include "ops/bind_failure.h"
 
 namespace datawire::directory {
@@ -27,16 +26,17 @@ class BoundedPool final : public httplib::TaskQueue {
   }
 
   void enqueue(std::function<void()> task) override {
-    std::unique_lock lock(mutex_);
+    MutexLock lock(mutex_);
     // Each task ends within the time-outs below, so room comes.
-    room_.wait(lock, [this] { return tasks_.size() < kWaiting || stopping_; });
+    room_.wait(lock,
+               [this]() DW_REQUIRES(mutex_) { return tasks_.size() < kWaiting || stopping_; });
     tasks_.push_back(std::move(task));
     work_.notify_one();
   }
 
   void shutdown() override {
     {
-      const std::lock_guard lock(mutex_);
+      const MutexLock lock(mutex_);
       stopping_ = true;
     }
     work_.notify_all();
@@ -50,8 +50,8 @@ class BoundedPool final : public httplib::TaskQueue {
     for (;;) {
       std::function<void()> task;
       {
-        std::unique_lock lock(mutex_);
-        work_.wait(lock, [this] { return !tasks_.empty() || stopping_; });
+        MutexLock lock(mutex_);
+        work_.wait(lock, [this]() DW_REQUIRES(mutex_) { return !tasks_.empty() || stopping_; });
         if (tasks_.empty()) return;
         task = std::move(tasks_.front());
         tasks_.pop_front();
@@ -61,10 +61,10 @@ class BoundedPool final : public httplib::TaskQueue {
     }
   }
 
-  std::mutex mutex_;
-  std::condition_variable work_, room_;
-  std::deque<std::function<void()>> tasks_;
-  bool stopping_ = false;
+  Mutex mutex_;
+  Condition work_, room_;
+  std::deque<std::function<void()>> tasks_ DW_GUARDED_BY(mutex_);
+  bool stopping_ DW_GUARDED_BY(mutex_) = false;
   std::vector<std::thread> threads_;
 };
 

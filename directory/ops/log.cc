@@ -6,9 +6,9 @@
 #include <algorithm>
 #include <cstdio>
 #include <map>
-#include <mutex>
 
 #include "datawire/clock.h"
+#include "datawire/mutex.h"
 
 namespace datawire::directory {
 namespace {
@@ -48,7 +48,7 @@ struct Logger::Sink {
 
   /// False: hold the line back. Else `*held_back` is how many were before it.
   bool Admit(std::string_view text, BootTime now, uint64_t* held_back) {
-    const std::lock_guard lock(mutex);
+    const MutexLock lock(mutex);
     if (rates.size() >= kTexts && rates.find(text) == rates.end()) rates.clear();
     Rate& rate = rates.try_emplace(std::string(text)).first->second;
     if (now - rate.since >= std::chrono::seconds(1)) {
@@ -64,8 +64,8 @@ struct Logger::Sink {
   }
 
   spdlog::logger logger{"directory", std::make_shared<spdlog::sinks::stderr_sink_mt>()};
-  std::mutex mutex;
-  std::map<std::string, Rate, std::less<>> rates;
+  Mutex mutex;
+  std::map<std::string, Rate, std::less<>> rates DW_GUARDED_BY(mutex);
 };
 
 Logger::Logger() : sink_(std::make_unique<Sink>()) {

@@ -16,20 +16,20 @@ thread_local const Core* this_thread_core = nullptr;
 }  // namespace
 
 bool Core::Add(Member* member, std::weak_ptr<Member> weak) {
-  std::lock_guard lock(mutex_);
+  MutexLock lock(mutex_);
   if (stopping_) return false;
   members_[member] = std::move(weak);
   return true;
 }
 
 void Core::Remove(Member* member) {
-  std::lock_guard lock(mutex_);
+  MutexLock lock(mutex_);
   members_.erase(member);
   if (members_.empty()) empty_.notify_all();
 }
 
 bool Core::stopping() {
-  std::lock_guard lock(mutex_);
+  MutexLock lock(mutex_);
   return stopping_;
 }
 
@@ -59,14 +59,14 @@ void Io::Post(std::function<void()> task) {
 void Io::After(std::chrono::milliseconds delay, std::function<void()> task) {
   Core* core = impl_->core.get();
   auto timer = std::make_shared<Timer>(asio::make_strand(core->context()));
-  std::lock_guard lock(core->mutex_);
+  MutexLock lock(core->mutex_);
   if (core->stopping_) return;
   const uint64_t id = core->next_timer_++;
   core->timers_[id] = timer;
   timer->expires_after(delay);
   timer->async_wait([core, id, task = std::move(task)](const boost::system::error_code& error) {
     {
-      std::lock_guard inner(core->mutex_);
+      MutexLock inner(core->mutex_);
       if (core->timers_.erase(id) == 0 || core->stopping_ || error) return;
     }
     task();
@@ -78,7 +78,7 @@ void Io::Stop() {
   DW_ASSERT(!core->here());
   std::vector<std::shared_ptr<Core::Member>> members;
   {
-    std::lock_guard lock(core->mutex_);
+    MutexLock lock(core->mutex_);
     if (core->stopping_) return;
     core->stopping_ = true;
     for (auto& [member, weak] : core->members_)
@@ -87,15 +87,16 @@ void Io::Stop() {
   for (auto& member : members) member->Stop();
   members.clear();
   {
-    std::unique_lock lock(core->mutex_);
-    core->empty_.wait_for(lock, kStopWait, [core] { return core->members_.empty(); });
+    MutexLock lock(core->mutex_);
+    core->empty_.wait_for(lock, kStopWait,
+                          [core]() DW_REQUIRES(core->mutex_) { return core->members_.empty(); });
   }
   impl_->work.reset();
   core->context().stop();
   for (std::thread& thread : impl_->threads) thread.join();
   std::map<uint64_t, std::shared_ptr<Timer>> timers;
   {
-    std::lock_guard lock(core->mutex_);
+    MutexLock lock(core->mutex_);
     timers.swap(core->timers_);
     core->dead_ = true;
   }

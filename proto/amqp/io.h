@@ -7,14 +7,13 @@
 #include <boost/asio/ip/tcp.hpp>
 #include <boost/asio/post.hpp>
 #include <boost/asio/strand.hpp>
-#include <condition_variable>
 #include <map>
 #include <memory>
-#include <mutex>
 #include <thread>
 #include <vector>
 
 #include "amqp/connection.h"
+#include "datawire/mutex.h"
 
 namespace datawire::amqp {
 
@@ -43,7 +42,7 @@ class Core {
   /// its connection, and that this context, for ever.
   template <typename Task>
   bool Post(const Strand& strand, Task task) {
-    std::lock_guard lock(mutex_);
+    MutexLock lock(mutex_);
     if (dead_) return false;
     asio::post(strand, std::move(task));
     return true;
@@ -56,13 +55,13 @@ class Core {
   friend struct Io::Impl;
 
   asio::io_context context_;
-  std::mutex mutex_;
-  std::condition_variable empty_;
-  bool stopping_ = false;                              // guarded by mutex_
-  bool dead_ = false;                                  // guarded by mutex_
-  std::map<Member*, std::weak_ptr<Member>> members_;   // guarded by mutex_
-  std::map<uint64_t, std::shared_ptr<Timer>> timers_;  // guarded by mutex_
-  uint64_t next_timer_ = 0;                            // guarded by mutex_
+  Mutex mutex_;
+  Condition empty_;
+  bool stopping_ DW_GUARDED_BY(mutex_) = false;
+  bool dead_ DW_GUARDED_BY(mutex_) = false;
+  std::map<Member*, std::weak_ptr<Member>> members_ DW_GUARDED_BY(mutex_);
+  std::map<uint64_t, std::shared_ptr<Timer>> timers_ DW_GUARDED_BY(mutex_);
+  uint64_t next_timer_ DW_GUARDED_BY(mutex_) = 0;
 };
 
 struct Io::Impl {

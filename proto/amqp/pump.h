@@ -13,6 +13,7 @@
 
 #include "amqp/driver.h"
 #include "amqp/io.h"
+#include "datawire/mutex.h"
 
 namespace datawire::amqp {
 
@@ -114,10 +115,10 @@ class Pump final : public Connection, public Core::Member {
   size_t unread_ = 0;  // bytes read since a write last made progress
   std::optional<Clock::time_point> handshake_deadline_, stall_deadline_, close_deadline_;
 
-  std::mutex mutex_;
-  std::vector<std::function<void()>> tasks_;  // guarded by mutex_; bounded by those who post
-  bool scheduled_ = false;                    // guarded by mutex_
-  bool ended_ = false;                        // guarded by mutex_
+  Mutex mutex_;
+  std::vector<std::function<void()>> tasks_ DW_GUARDED_BY(mutex_);  // bounded by those who post
+  bool scheduled_ DW_GUARDED_BY(mutex_) = false;
+  bool ended_ DW_GUARDED_BY(mutex_) = false;
 };
 
 }  // namespace datawire::amqp

@@ -8,7 +8,7 @@ namespace datawire::amqp {
 template <typename Stream>
 bool Pump<Stream>::Post(std::function<void()> task) {
   {
-    std::lock_guard lock(mutex_);
+    MutexLock lock(mutex_);
     if (ended_) return false;
     tasks_.push_back(std::move(task));
     if (scheduled_) return true;
@@ -25,7 +25,7 @@ void Pump<Stream>::RunTasks() {
   if (!driver_) return;  // Prepare runs them
   std::vector<std::function<void()>> tasks;
   {
-    std::lock_guard lock(mutex_);
+    MutexLock lock(mutex_);
     tasks.swap(tasks_);
     scheduled_ = false;
   }
@@ -197,7 +197,7 @@ void Pump<Stream>::End(Status status) {
   over_ = true;
   std::vector<std::function<void()>> tasks;  // their captures end on the strand, too
   {
-    std::lock_guard lock(mutex_);
+    MutexLock lock(mutex_);
     ended_ = true;
     tasks.swap(tasks_);
   }
