@@ -104,7 +104,8 @@ class Stream : public grpc::ClientBidiReactor<pb::SubscribeRequest, pb::Subscrib
   }
 
   void OnWriteDone(bool ok) override {
-    if (!ok) return Release();
+    // The stream ends, which the reads tell: gRPC holds its end back until all before it is read.
+    if (!ok) return;
     sink_->OnStream(
         {.stream = number_, .kind = StreamEvent::Kind::kWritten, .response = {}, .status = {}});
   }

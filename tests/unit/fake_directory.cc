@@ -252,7 +252,7 @@ FakeDirectory::Seen FakeDirectory::seen() {
 
 bool FakeDirectory::Await(const std::function<bool(const Seen&)>& condition) {
   std::unique_lock lock(mutex_);
-  return changed_.wait_for(lock, std::chrono::seconds(5), [&] { return condition(seen_); });
+  return changed_.wait_for(lock, std::chrono::seconds(20), [&] { return condition(seen_); });
 }
 
 }  // namespace datawire::testing

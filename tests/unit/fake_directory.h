@@ -57,7 +57,7 @@ class FakeDirectory {
     }
   };
   Seen seen();
-  /// Waits until `condition` holds of what it saw; false after 5 s.
+  /// Waits until `condition` holds of what it saw; false after 20 s.
   bool Await(const std::function<bool(const Seen&)>& condition);
 
  private:

@@ -49,7 +49,7 @@ struct Told {
   }
   bool Await(size_t count) {
     std::unique_lock lock(mutex);
-    return some.wait_for(lock, seconds(5), [&] { return answers.size() >= count; });
+    return some.wait_for(lock, seconds(20), [&] { return answers.size() >= count; });
   }
   size_t size() {
     std::lock_guard lock(mutex);
@@ -87,6 +87,7 @@ class ResolverTest : public ::testing::Test {
   ResolverTest() {
     policy.reconnect_least = milliseconds(20);
     policy.reconnect_most = milliseconds(200);
+    policy.stream_silence = std::chrono::minutes(5);  // it hides a death that nobody sees
   }
   void Open(std::vector<std::string> servers) {
     auto opened = Resolver::Open({.directory = std::move(servers), .policy = policy});
@@ -100,10 +101,10 @@ class ResolverTest : public ::testing::Test {
   Resolver::AnswerPtr Resolve(std::string_view address, ResolveOptions options = {}) {
     return resolver->Resolve(A(address), options);
   }
-  // Asks the cache until the condition holds of its answer; false after 5 s.
+  // Asks the cache until the condition holds of its answer; false after 20 s.
   bool AwaitAnswer(std::string_view address, const std::function<bool(const Answer&)>& condition) {
     const BootTime start = BootClock::now();
-    while (Since(start) < seconds(5)) {
+    while (Since(start) < seconds(20)) {
       if (condition(*Resolve(address))) return true;
       std::this_thread::yield();
     }
@@ -111,7 +112,7 @@ class ResolverTest : public ::testing::Test {
   }
   bool AwaitStats(const std::function<bool(const ResolverStats&)>& condition) {
     const BootTime start = BootClock::now();
-    while (Since(start) < seconds(5)) {
+    while (Since(start) < seconds(20)) {
       if (condition(resolver->Stats())) return true;
       std::this_thread::yield();
     }
@@ -248,25 +249,43 @@ TEST_F(ResolverTest, AnswersThroughAnOutageAndCatchesUpAfterARestart) {
   EXPECT_EQ(resolver->Stats().failovers, 0u);
 }
 
-TEST_F(ResolverTest, DISABLED_ServesStaleAfter100MillisecondsAndAtOnceWhenAllIsDown) {
+TEST_F(ResolverTest, ServesStaleAfterAShortWaitWhileAServerMayYetAnswer) {
   policy.positive_ttl = milliseconds(1);
   policy.stale_answer_after = milliseconds(50);
   fake.Set("//d/a", {kUrl1});
   OpenOn(fake);
   Resolve("//d/a");
   fake.Stop();
-  ASSERT_TRUE(AwaitStats([](const ResolverStats& s) { return s.streams_lost == 1; }));
-  BootTime start = BootClock::now();
-  EXPECT_EQ(Resolve("//d/a")->status, AnswerStatus::kFound);
-  EXPECT_LT(Since(start), seconds(1));
-  EXPECT_TRUE(AwaitStats([](const ResolverStats& s) { return s.stale_served >= 1; }));
-  bool at_once = false;
-  for (int i = 0; i < 50 && !at_once; i++) {
-    start = BootClock::now();
-    EXPECT_EQ(Resolve("//d/a", Within(seconds(2)))->status, AnswerStatus::kFound);
-    at_once = BootClock::now() - start < milliseconds(1);
-  }
-  EXPECT_TRUE(at_once);
+  FakeDirectory hangs;  // so that the resolver goes on hoping
+  hangs.speaks = false;
+  hangs.TakePortOf(fake);
+  hangs.Start();
+  ASSERT_TRUE(hangs.Await([](const Seen& s) { return s.streams >= 1; }));
+  const BootTime start = BootClock::now();
+  EXPECT_TRUE(AwaitStats([&](const ResolverStats& s) {
+    EXPECT_EQ(Resolve("//d/a", Within(seconds(30)))->status, AnswerStatus::kFound);
+    return s.stale_served > 0;
+  }));
+  EXPECT_GE(Since(start), policy.stale_answer_after - milliseconds(1));
+  EXPECT_LT(Since(start), seconds(20));
+}
+
+TEST_F(ResolverTest, ServesStaleAtOnceWhenEveryServerIsDown) {
+  policy.positive_ttl = milliseconds(1);
+  policy.stale_answer_after = seconds(20);
+  fake.Set("//d/a", {kUrl1});
+  OpenOn(fake);
+  Resolve("//d/a");
+  fake.Stop();
+  ASSERT_TRUE(AwaitStats([&](const ResolverStats&) {
+    return resolver->LastError().message().find("refused") != std::string::npos;
+  }));
+  const BootTime start = BootClock::now();
+  ASSERT_TRUE(AwaitStats([&](const ResolverStats& s) {
+    EXPECT_EQ(Resolve("//d/a", Within(seconds(30)))->status, AnswerStatus::kFound);
+    return s.stale_served >= 10;
+  }));
+  EXPECT_LT(Since(start), seconds(10));
 }
 
 TEST_F(ResolverTest, FailsOverToTheOtherServerAndKeepsWhatItHolds) {
@@ -287,6 +306,22 @@ TEST_F(ResolverTest, FailsOverToTheOtherServerAndKeepsWhatItHolds) {
   EXPECT_TRUE(AwaitAnswer("//d/a", [&](const Answer& a) {
     return a.endpoints[0].url.text() == (first ? kUrl2 : kUrl1);
   }));
+}
+
+// The end of a stream comes after all that was sent before it: what is not read hides it.
+TEST_F(ResolverTest, AStreamThatEndsWhileBothSidesAreWritingIsSeenAtOnce) {
+  OpenOn(fake);
+  Resolve("//d/a");
+  for (uint64_t round = 1; round <= 4; round++) {
+    ASSERT_TRUE(AwaitStats([&](const ResolverStats& s) { return s.streams_opened == round; }));
+    for (uint64_t i = 1; i <= 300; i++) {  // each is acknowledged
+      fake.set_revision(1000 * round + i);
+      fake.Mark();
+    }
+    fake.Stop();
+    ASSERT_TRUE(AwaitStats([&](const ResolverStats& s) { return s.streams_lost == round; }));
+    fake.Start();
+  }
 }
 
 TEST_F(ResolverTest, NeverStepsBackToANodeThatIsBehind) {
@@ -546,9 +581,11 @@ TEST_F(ResolverTest, DestructionEndsCallsInProgress) {
   for (size_t i = 0; i < 8; i++) EXPECT_EQ(told.at(i)->status, AnswerStatus::kUnavailable);
 }
 
-TEST_F(ResolverTest, DISABLED_ManyThreadsPushesAndRestartsAtOnce) {
+TEST_F(ResolverTest, ManyThreadsPushesAndRestartsAtOnce) {
   for (int i = 0; i < 50; i++) fake.Set("//d/" + std::to_string(i), {kUrl1});
   OpenOn(fake);
+  // Else the first restart may come before there is a stream to lose.
+  ASSERT_TRUE(AwaitStats([](const ResolverStats& s) { return s.streams_opened == 1; }));
   std::atomic<bool> stop{false};
   std::atomic<uint64_t> wrong{0}, right{0};
   std::vector<std::thread> threads;
@@ -570,10 +607,10 @@ TEST_F(ResolverTest, DISABLED_ManyThreadsPushesAndRestartsAtOnce) {
     const uint64_t streams = static_cast<uint64_t>(round) + 2;
     EXPECT_TRUE(AwaitStats([&](const ResolverStats& s) { return s.streams_opened >= streams; }));
   }
+  EXPECT_TRUE(AwaitStats([&](const ResolverStats&) { return right > 1000; }));
   stop = true;
   for (auto& thread : threads) thread.join();
   EXPECT_EQ(wrong, 0u);
-  EXPECT_GT(right, 1000u);
 }
 
 TEST(ResolverOptionsTest, RefusesWhatDoesNotParseWithTheValue) {
