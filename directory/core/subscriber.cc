@@ -12,33 +12,47 @@ namespace {
 constexpr size_t kBatchMost = 256, kBatchLeast = 4;
 constexpr size_t kMarkBytes = 512;     // room kept for a mark with its source
 constexpr size_t kRefusedMost = 1000;  // in one message and unread; then the stream ends
+constexpr size_t kListed = 64;         // rows of a subtree read at once; up to 48 KiB each
+
+Status TooMany() {
+  return {Code::kOverloaded,
+          "a stream holds at most " + std::to_string(limits::kSubscriptions) + " subscriptions"};
+}
 
 }  // namespace
 
 Status SubscriberState::OnRequest(const pb::SubscribeRequest& request) {
-  for (const std::string& text : request.drop()) {
-    const auto address = Address::Parse(text);
-    if (!address.ok()) {
-      Refuse(text, address.status());
-      continue;
-    }
-    const std::string key = address->Key();
-    bool had = false;
-    {
-      std::lock_guard lock(mu_);
-      had = subscriptions_.erase(key) > 0;
-    }
-    if (had) hub_->Unindex(key, shared_from_this());
-  }
+  UnindexEnded();
+  for (const std::string& text : request.drop()) Drop(text);
+  for (const std::string& text : request.drop_subtree()) DropSubtree(text);
   for (const auto& held : request.add()) Add(held);
+  for (const auto& subtree : request.add_subtree()) AddSubtree(subtree);
   std::unique_lock lock(mu_);
   if (refused_.size() > kRefusedMost)
     return {Code::kInvalid, std::to_string(refused_.size()) + " refused addresses wait unread"};
   acknowledged_ = std::max(acknowledged_, FromWire(request.acknowledged()));
-  const bool due = !dirty_.empty() || !refused_.empty();
+  const bool due = !dirty_.empty() || !refused_.empty() || !to_list_.empty();
   lock.unlock();
   if (due) Wake();
   return {};
+}
+
+void SubscriberState::Drop(const std::string& text) {
+  const auto address = Address::Parse(text);
+  if (!address.ok()) return Refuse(text, address.status());
+  const std::string key = address->Key();
+  bool had = false;
+  {
+    std::lock_guard lock(mu_);
+    const auto it = subscriptions_.find(key);
+    if (it == subscriptions_.end()) return;
+    had = std::exchange(it->second.asked, false);
+    if (Covered(key))
+      MakeDue(key, it->second);  // to see whether it is registered
+    else
+      subscriptions_.erase(it);
+  }
+  if (had) hub_->Unindex(key, shared_from_this());
 }
 
 void SubscriberState::Add(const pb::SubscribeRequest::Held& held) {
@@ -47,16 +61,8 @@ void SubscriberState::Add(const pb::SubscribeRequest::Held& held) {
   const std::string key = address->Key();
   {
     std::lock_guard lock(mu_);
-    if (!subscriptions_.contains(key) && subscriptions_.size() >= limits::kSubscriptions) {
-      pb::RefusedAddress refused;
-      refused.set_address(address->text());
-      ToWire(
-          Status(Code::kOverloaded, "a stream holds at most " +
-                                        std::to_string(limits::kSubscriptions) + " subscriptions"),
-          refused.mutable_refusal());
-      refused_.push_back(std::move(refused));
-      return;
-    }
+    if (!subscriptions_.contains(key) && Full())
+      return PushRefused(address->text(), TooMany(), false);
   }
   // Indexed before it is due: a change that comes after the answer was read finds it.
   hub_->Index(key, shared_from_this());
@@ -65,25 +71,137 @@ void SubscriberState::Add(const pb::SubscribeRequest::Held& held) {
     lock.unlock();
     return hub_->Unindex(key, shared_from_this());
   }
-  const auto [it, added] = subscriptions_.try_emplace(key, Subscription{*address, {}, true, true});
-  it->second.hash.reset();
-  if (held.has_revision()) it->second.hash = held.hash();
-  it->second.confirm = true;
-  if (added || !it->second.dirty) dirty_.push_back(key);
-  it->second.dirty = true;
+  Hold(*address, key, held);
+  subscriptions_.at(key).asked = true;
+}
+
+void SubscriberState::AddSubtree(const pb::SubscribeRequest::Subtree& added) {
+  const auto prefix = Address::Parse(added.prefix());
+  if (!prefix.ok()) return Refuse(added.prefix(), prefix.status(), true);
+  const std::string key = prefix->Key();
+  bool fresh = false;
+  {
+    std::lock_guard lock(mu_);
+    fresh = !subtrees_.contains(key);
+    if (fresh && Full()) return PushRefused(prefix->text(), TooMany(), true);
+  }
+  if (fresh) hub_->IndexSubtree(key, shared_from_this());  // before it is listed, as in Add
+  std::unique_lock lock(mu_);
+  if (closed_) {
+    lock.unlock();
+    return hub_->UnindexSubtree(key, shared_from_this());
+  }
+  if (!fresh && !subtrees_.contains(key)) return;  // just ended, which its refusal tells
+  if (fresh) {
+    subtrees_.emplace(key, Subtree{*prefix, ++numbers_, {}});
+    to_list_.push_back(key);
+  }
+  for (const auto& held : added.held()) {
+    const auto address = Address::Parse(held.address());
+    Status refused = address.status();
+    if (address.ok() && !address->IsWithin(*prefix))
+      refused = {Code::kInvalid, address->text() + " is not at or below " + prefix->text()};
+    if (!refused.ok()) {
+      PushRefused(held.address(), refused, false);
+      continue;
+    }
+    const std::string held_key = address->Key();
+    if (!subscriptions_.contains(held_key) && Full()) {
+      EndSubtreesOver(held_key);
+      break;
+    }
+    Hold(*address, held_key, held);
+  }
+}
+
+void SubscriberState::DropSubtree(const std::string& text) {
+  const auto prefix = Address::Parse(text);
+  if (!prefix.ok()) return Refuse(text, prefix.status(), true);
+  const std::string key = prefix->Key();
+  {
+    std::lock_guard lock(mu_);
+    if (!subtrees_.contains(key)) return;
+    EndSubtree(key);
+  }
+  hub_->UnindexSubtree(key, shared_from_this());
+}
+
+bool SubscriberState::Covered(const std::string& key) const {
+  return !subtrees_.empty() &&
+         AnyAncestor(key, [&](const std::string& each) { return subtrees_.contains(each); });
+}
+
+void SubscriberState::MakeDue(const std::string& key, Subscription& subscription) {
+  if (std::exchange(subscription.dirty, true)) return;
+  dirty_.push_back(key);
   // Adding and dropping the same address leaves keys behind: they stay in proportion.
   if (dirty_.size() <= 2 * subscriptions_.size() + kBatchMost) return;
   dirty_.clear();
-  for (const auto& [each, subscription] : subscriptions_)
-    if (subscription.dirty) dirty_.push_back(each);
+  for (const auto& [each, one] : subscriptions_)
+    if (one.dirty) dirty_.push_back(each);
 }
 
-void SubscriberState::Refuse(const std::string& address, const Status& status) {
+// What the client says that it holds of this address.
+void SubscriberState::Hold(const Address& address, const std::string& key,
+                           const pb::SubscribeRequest::Held& held) {
+  Subscription& subscription =
+      subscriptions_.try_emplace(key, Subscription{address, {}}).first->second;
+  subscription.hash.reset();
+  if (held.has_revision()) subscription.hash = held.hash();
+  subscription.confirm = true;
+  MakeDue(key, subscription);
+}
+
+// An address below a subtree that is registered, or was a moment ago. False: no room.
+bool SubscriberState::HoldRegistered(const Address& address, const std::string& key) {
+  if (Full()) return false;
+  MakeDue(key, subscriptions_.try_emplace(key, Subscription{address, {}}).first->second);
+  return true;
+}
+
+void SubscriberState::EndSubtree(const std::string& key) {
+  const Address prefix = subtrees_.at(key).prefix;
+  subtrees_.erase(key);
+  std::erase(to_list_, key);
+  std::erase_if(subscriptions_, [&](const auto& entry) {
+    return !entry.second.asked && entry.second.address.IsWithin(prefix) && !Covered(entry.first);
+  });
+}
+
+// There is no room for an address below them.
+void SubscriberState::EndSubtreesOver(const std::string& key) {
+  AnyAncestor(key, [&](const std::string& each) {
+    const auto it = subtrees_.find(each);
+    if (it == subtrees_.end()) return false;
+    PushRefused(it->second.prefix.text(), TooMany(), true);
+    EndSubtree(each);
+    ended_.push_back(each);
+    return false;
+  });
+}
+
+// Those that ended by themselves leave the hub where no other request can add them again meanwhile.
+void SubscriberState::UnindexEnded() {
+  std::vector<std::string> ended;
+  {
+    std::lock_guard lock(mu_);
+    ended = std::exchange(ended_, {});
+    std::erase_if(ended, [&](const std::string& key) { return subtrees_.contains(key); });
+  }
+  for (const std::string& key : ended) hub_->UnindexSubtree(key, shared_from_this());
+}
+
+void SubscriberState::Refuse(const std::string& address, const Status& status, bool subtree) {
+  std::lock_guard lock(mu_);
+  PushRefused(address, status, subtree);
+}
+
+void SubscriberState::PushRefused(const std::string& address, const Status& status, bool subtree) {
   ++ground_->counts.refused;
   pb::RefusedAddress refused;
   refused.set_address(address.substr(0, limits::kAddressBytes));
+  refused.set_subtree(subtree);
   ToWire(status, refused.mutable_refusal());
-  std::lock_guard lock(mu_);
   refused_.push_back(std::move(refused));
 }
 
@@ -92,10 +210,50 @@ void SubscriberState::MarkDirty(const std::string& key) {
     std::lock_guard lock(mu_);
     const auto it = subscriptions_.find(key);
     if (it == subscriptions_.end() || it->second.dirty) return;
-    it->second.dirty = true;
-    dirty_.push_back(key);
+    MakeDue(key, it->second);
   }
   Wake();
+}
+
+void SubscriberState::MarkBelow(const Address& address) {
+  const std::string key = address.Key();
+  {
+    std::lock_guard lock(mu_);
+    if (const auto it = subscriptions_.find(key); it != subscriptions_.end())
+      MakeDue(key, it->second);
+    else if (Covered(key) && !HoldRegistered(address, key))
+      EndSubtreesOver(key);
+  }
+  Wake();
+}
+
+// Makes the next rows of subtrees due, up to what one message takes. False: they cannot be read
+// now.
+bool SubscriberState::ListSome() {
+  while (true) {
+    std::string key;
+    std::optional<Subtree> subtree;
+    {
+      std::lock_guard lock(mu_);
+      if (to_list_.empty() || dirty_.size() >= kBatchMost) return true;
+      key = to_list_.front();
+      subtree = subtrees_.at(key);
+    }
+    const auto rows = ground_->view.Hold()->Rows(subtree->prefix, subtree->after, kListed);
+    if (!rows.ok()) return false;
+    std::lock_guard lock(mu_);
+    const auto it = subtrees_.find(key);
+    if (it == subtrees_.end() || it->second.number != subtree->number) continue;
+    if (rows->size() < kListed) std::erase(to_list_, key);
+    for (const auto& row : *rows) {
+      const std::string below = row.address.Key();
+      if (!subscriptions_.contains(below) && !HoldRegistered(row.address, below)) {
+        EndSubtreesOver(key);
+        break;
+      }
+      it->second.after = below;
+    }
+  }
 }
 
 void SubscriberState::Wake() {
@@ -116,7 +274,7 @@ std::vector<SubscriberState::Due> SubscriberState::TakeDue() {
     Subscription& subscription = it->second;
     subscription.dirty = false;
     due.push_back({it->first, subscription.address, subscription.hash,
-                   std::exchange(subscription.confirm, false)});
+                   std::exchange(subscription.confirm, false), subscription.asked});
   }
   return due;
 }
@@ -144,6 +302,11 @@ SubscriberState::Packed SubscriberState::Pack(const std::vector<Due>& due) {
   for (; out.taken < due.size(); ++out.taken) {
     const Due& one = due[out.taken];
     const Match& match = matches[out.taken];
+    const bool gone = !one.asked && match.matched != one.address;
+    if (gone && !one.hash) {  // it came and went, and the client never knew
+      out.gone.push_back(one.key);
+      continue;
+    }
     const bool equal = one.hash == match.hash;
     const size_t bytes =
         equal ? one.address.text().size() + 8 : AnswerBytesAtMost(one.address, match);
@@ -155,6 +318,7 @@ SubscriberState::Packed SubscriberState::Pack(const std::vector<Due>& due) {
       AppendField(Response::kConfirmedFieldNumber, one.address.text(), &out.message);
       confirmed = true;
     }
+    if (gone) out.gone.push_back(one.key);
   }
   if (confirmed) {
     pb::Revision revision;
@@ -165,7 +329,7 @@ SubscriberState::Packed SubscriberState::Pack(const std::vector<Due>& due) {
 }
 
 bool SubscriberState::AppendMark(Revision marked, std::string* message) {
-  const bool clean = dirty_.empty();
+  const bool clean = dirty_.empty() && to_list_.empty();
   // The first message names its source; with answers still due its mark confirms nothing.
   if (!first_ && !(mark_due_ && clean)) return false;
   pb::SubscribeResponse::Mark mark;
@@ -187,6 +351,7 @@ std::optional<std::string> SubscriberState::Next() {
   while (true) {
     // Before the dirty set is looked at: what is marked later is newer than this.
     const Revision marked = hub_->published();
+    const bool listed = ListSome();
     std::string refused;
     {
       std::lock_guard lock(mu_);
@@ -207,19 +372,24 @@ std::optional<std::string> SubscriberState::Next() {
     else
       batch_ = std::min(kBatchMost, batch_ * 2);
     std::lock_guard lock(mu_);
-    const bool failed = !due.empty() && packed.taken == 0 && refused.empty();
+    const bool failed = !listed || (!due.empty() && packed.taken == 0 && refused.empty());
     PutBack(due, packed.taken);
     for (const auto& [key, hash] : packed.sent) {
       const auto it = subscriptions_.find(key);
       // Added again meanwhile: what the client said then counts.
       if (it != subscriptions_.end() && !it->second.confirm) it->second.hash = hash;
     }
+    for (const std::string& key : packed.gone) {
+      const auto it = subscriptions_.find(key);
+      if (it != subscriptions_.end() && !it->second.asked && !it->second.dirty)
+        subscriptions_.erase(it);
+    }
     std::string message = std::move(packed.message);
     message += refused;
     AppendMark(marked, &message);
     ground_->counts.pushes += packed.sent.size();
     if (!message.empty()) return message;
-    if (dirty_.empty() || failed) return std::nullopt;
+    if ((dirty_.empty() && to_list_.empty()) || failed) return std::nullopt;
   }
 }
 
@@ -233,15 +403,22 @@ void SubscriberState::Tick(BootTime now) {
 }
 
 void SubscriberState::Close() {
-  std::vector<std::string> keys;
+  std::vector<std::string> keys, subtrees;
   {
     std::lock_guard lock(mu_);
     closed_ = true;
-    for (const auto& [key, subscription] : subscriptions_) keys.push_back(key);
+    for (const auto& [key, subscription] : subscriptions_)
+      if (subscription.asked) keys.push_back(key);
+    for (const auto& [key, subtree] : subtrees_) subtrees.push_back(key);
     subscriptions_.clear();
+    subtrees_.clear();
+    to_list_.clear();
     dirty_.clear();
   }
-  hub_->Remove(shared_from_this(), keys);
+  for (const std::string& key : keys) hub_->Unindex(key, shared_from_this());
+  for (const std::string& key : subtrees) hub_->UnindexSubtree(key, shared_from_this());
+  UnindexEnded();
+  hub_->Remove(shared_from_this());
 }
 
 }  // namespace datawire::directory

@@ -84,8 +84,8 @@ Result<std::unique_ptr<Watcher>> WatchHub::OpenWatcher(const pb::WatchRequest& r
 
 void WatchHub::Publish(const Published& published) {
   std::vector<std::pair<std::shared_ptr<SubscriberState>, std::string>> marks;
+  std::vector<std::pair<std::shared_ptr<SubscriberState>, const Address*>> below;
   std::vector<std::shared_ptr<WatcherState>> watchers;
-  std::vector<std::shared_ptr<SubscriberState>> all;
   {
     std::lock_guard lock(mu_);
     for (const Published::Change& change : published.addresses) {
@@ -94,6 +94,13 @@ void WatchHub::Publish(const Published& published) {
         for (const auto& subscriber : entry.second) marks.emplace_back(subscriber, entry.first);
       };
       if (const auto it = index_.find(key); it != index_.end()) mark(*it);
+      if (!subtrees_.empty())
+        AnyAncestor(key, [&](const std::string& prefix) {
+          const auto it = subtrees_.find(prefix);
+          if (it == subtrees_.end()) return false;
+          for (const auto& subscriber : it->second) below.emplace_back(subscriber, &change.address);
+          return false;
+        });
       if (!change.subtree) continue;
       const auto end = index_.lower_bound(key + '\1');
       for (auto it = index_.lower_bound(key + '\0'); it != end; ++it) mark(*it);
@@ -101,6 +108,7 @@ void WatchHub::Publish(const Published& published) {
     watchers.assign(watchers_.begin(), watchers_.end());
   }
   for (const auto& [subscriber, key] : marks) subscriber->MarkDirty(key);
+  for (const auto& [subscriber, address] : below) subscriber->MarkBelow(*address);
   std::shared_ptr<SharedBatch> batch;
   if (!published.events.empty() && !watchers.empty()) {
     batch = std::make_shared<SharedBatch>();
@@ -135,17 +143,32 @@ void WatchHub::Index(const std::string& key, const std::shared_ptr<SubscriberSta
   if (index_[key].insert(subscriber).second) ++subscriptions_;
 }
 
-void WatchHub::Unindex(const std::string& key, const std::shared_ptr<SubscriberState>& subscriber) {
+void WatchHub::IndexSubtree(const std::string& key,
+                            const std::shared_ptr<SubscriberState>& subscriber) {
   std::lock_guard lock(mu_);
-  const auto it = index_.find(key);
-  if (it == index_.end()) return;
-  subscriptions_ -= it->second.erase(subscriber);
-  if (it->second.empty()) index_.erase(it);
+  if (subtrees_[key].insert(subscriber).second) ++subscriptions_;
 }
 
-void WatchHub::Remove(const std::shared_ptr<SubscriberState>& subscriber,
-                      const std::vector<std::string>& keys) {
-  for (const std::string& key : keys) Unindex(key, subscriber);
+void WatchHub::Unindex(const std::string& key, const std::shared_ptr<SubscriberState>& subscriber) {
+  std::lock_guard lock(mu_);
+  Erase(index_, key, subscriber);
+}
+
+void WatchHub::UnindexSubtree(const std::string& key,
+                              const std::shared_ptr<SubscriberState>& subscriber) {
+  std::lock_guard lock(mu_);
+  Erase(subtrees_, key, subscriber);
+}
+
+void WatchHub::Erase(Interest& interest, const std::string& key,
+                     const std::shared_ptr<SubscriberState>& subscriber) {
+  const auto it = interest.find(key);
+  if (it == interest.end()) return;
+  subscriptions_ -= it->second.erase(subscriber);
+  if (it->second.empty()) interest.erase(it);
+}
+
+void WatchHub::Remove(const std::shared_ptr<SubscriberState>& subscriber) {
   std::lock_guard lock(mu_);
   subscribers_.erase(subscriber);
 }

@@ -47,16 +47,22 @@ class WatchHub : public std::enable_shared_from_this<WatchHub> {
   // For the streams.
   void Index(const std::string& key, const std::shared_ptr<SubscriberState>& subscriber);
   void Unindex(const std::string& key, const std::shared_ptr<SubscriberState>& subscriber);
-  void Remove(const std::shared_ptr<SubscriberState>& subscriber,
-              const std::vector<std::string>& keys);
+  void IndexSubtree(const std::string& key, const std::shared_ptr<SubscriberState>& subscriber);
+  void UnindexSubtree(const std::string& key, const std::shared_ptr<SubscriberState>& subscriber);
+  /// What it indexed has been taken out.
+  void Remove(const std::shared_ptr<SubscriberState>& subscriber);
   void Remove(const std::shared_ptr<WatcherState>& watcher);
 
  private:
+  using Interest = std::map<std::string, std::unordered_set<std::shared_ptr<SubscriberState>>>;
+  void Erase(Interest& interest, const std::string& key,
+             const std::shared_ptr<SubscriberState>& subscriber);
+
   std::shared_ptr<Ground> ground_;
   std::atomic<uint64_t> published_number_{0};
   mutable std::mutex mu_;
   // Guarded by mu_. Keys are Address::Key(): what is below an address is a range.
-  std::map<std::string, std::unordered_set<std::shared_ptr<SubscriberState>>> index_;
+  Interest index_, subtrees_;
   std::unordered_set<std::shared_ptr<SubscriberState>> subscribers_;
   std::unordered_set<std::shared_ptr<WatcherState>> watchers_;
   uint64_t subscriptions_ = 0;

@@ -5,6 +5,7 @@
 #include <condition_variable>
 #include <filesystem>
 #include <future>
+#include <map>
 #include <thread>
 
 #include "core/directory.h"
@@ -137,6 +138,19 @@ struct TestSubscriber {
     }
     EXPECT_TRUE(subscriber->OnRequest(request).ok());
   }
+  /// With what the client holds: address and hash.
+  void AddSubtree(const std::string& prefix, const std::map<std::string, uint64_t>& held = {}) {
+    pb::SubscribeRequest request;
+    auto* subtree = request.add_add_subtree();
+    subtree->set_prefix(prefix);
+    for (const auto& [address, hash] : held) {
+      auto* one = subtree->add_held();
+      one->set_address(address);
+      one->set_hash(hash);
+      ToWire(Revision{1, 1}, one->mutable_revision());
+    }
+    EXPECT_TRUE(subscriber->OnRequest(request).ok());
+  }
   /// All that is there now.
   std::vector<pb::SubscribeResponse> Drain() {
     std::vector<pb::SubscribeResponse> out;
@@ -152,6 +166,20 @@ struct TestSubscriber {
     std::vector<pb::Answer> out;
     for (const auto& response : Drain())
       out.insert(out.end(), response.answers().begin(), response.answers().end());
+    return out;
+  }
+
+  /// `//d/a FOUND`, `confirmed //d/b`, `refused //d`, ... of all there is, each in its order.
+  std::vector<std::string> Said() {
+    std::vector<std::string> out;
+    for (const auto& response : Drain()) {
+      for (const auto& answer : response.answers())
+        out.push_back(answer.address() + " " +
+                      pb::AnswerStatus_Name(answer.row().status()).substr(14));
+      for (const auto& address : response.confirmed()) out.push_back("confirmed " + address);
+      for (const auto& one : response.refused())
+        out.push_back((one.subtree() ? "ended " : "refused ") + one.address());
+    }
     return out;
   }
 
