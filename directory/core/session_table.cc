@@ -10,6 +10,8 @@ namespace datawire::directory {
 namespace {
 
 constexpr std::chrono::seconds kTickGap{1};  // a longer one: the node itself was away
+// A client waits 3 s for the answer to its hello: none noticed a shorter absence (decisions/0004).
+constexpr std::chrono::seconds kNoticed{3};
 
 BootClock::duration TtlOf(const Session& session) {
   return std::chrono::milliseconds(session.record.ttl_ms());
@@ -126,22 +128,25 @@ void SessionTable::Close(const std::string& id) {
 void SessionTable::Tick(BootTime now, bool healthy) {
   const auto gap = now - last_tick_;
   const bool away = !healthy || !healthy_ || gap >= kTickGap;
+  away_ = away ? away_ + gap : BootClock::duration{};
   if (away) frozen_ += gap;
   last_tick_ = now;
   healthy_ = healthy;
   if (!healthy) return;
-  if (away) {
-    due_.clear();
-    timers_ = {};
-    for (auto& [id, session] : sessions_) {
-      session.deadline = std::max(session.deadline, clock() + GraceOf(session));
-      if (!session.ending) timers_.emplace(session.deadline, id);
-    }
-  }
+  if (away_ >= kNoticed) GiveGrace();
   ends_.merge(ends_again_);
   marks_.merge(marks_again_);
   CollectDue();
   Decide();
+}
+
+void SessionTable::GiveGrace() {
+  due_.clear();
+  timers_ = {};
+  for (auto& [id, session] : sessions_) {
+    session.deadline = std::max(session.deadline, clock() + GraceOf(session));
+    if (!session.ending) timers_.emplace(session.deadline, id);
+  }
 }
 
 void SessionTable::CollectDue() {

@@ -62,7 +62,7 @@ class SessionTable {
   void Close(const std::string& id);
 
   /// `healthy`: commits work. Unhealthy spans, and gaps between ticks of 1 s and more, do not count
-  /// for any deadline; after one every deadline is at least now + max(TTL, 60 s).
+  /// for any deadline; after 3 s of them on end every deadline is at least now + max(TTL, 60 s).
   void Tick(BootTime now, bool healthy);
 
   /// Ends to commit now; each is reported by Ended or EndFailed.
@@ -92,6 +92,7 @@ class SessionTable {
   Session* Mutable(const std::string& id);
   Session& Add(const std::string& id, record::v1::Session record, uint64_t modified);
   void Seen(Session& session, BootTime now);
+  void GiveGrace();
   void CollectDue();
   void Decide();
   void Expire(size_t most);
@@ -107,6 +108,7 @@ class SessionTable {
   std::set<std::string> ends_again_, marks_again_;  // failed: with the next healthy tick
   BootTime last_tick_;
   BootClock::duration frozen_{};
+  BootClock::duration away_{};  // of frozen_, without a healthy tick gap since
   bool healthy_ = true;
   BrakeState brake_ = BrakeState::kOff;
   BootTime brake_since_{};

@@ -129,6 +129,29 @@ TEST_F(SessionTableTest, ATickGapGivesGrace) {
   EXPECT_EQ(ended_.size(), 1u);
 }
 
+TEST_F(SessionTableTest, AShortStallDelaysAnExpiryByItsLengthOnly) {
+  Open("a");
+  Pass(5s);
+  now_ += 2900ms;  // a loaded machine did not run the tick
+  table_.Tick(now_, true);
+  Pass(3s);
+  Pass(1500ms, /*healthy=*/false);  // and a commit was slow
+  Pass(6s);
+  EXPECT_TRUE(ended_.empty());
+  Pass(2s);
+  EXPECT_EQ(ended_, std::vector<std::string>{"a"});
+}
+
+TEST_F(SessionTableTest, StallsWithNothingInBetweenAreOneAbsence) {
+  Open("a");
+  Pass(10s);
+  for (int i = 0; i < 3; ++i) table_.Tick(now_ += 1100ms, true);
+  Pass(59s);
+  EXPECT_TRUE(ended_.empty());
+  Pass(1500ms);
+  EXPECT_EQ(ended_.size(), 1u);
+}
+
 TEST_F(SessionTableTest, NobodyExpiresWhileTheNodeIsNotHealthyAndAllGetGraceAfterwards) {
   Open("a");
   Open("long", 600'000);
