@@ -270,6 +270,7 @@ void Tethers::Resume(const Line& line, const pb::TetherRequest::Hello& hello, in
       record.set_peer(line->peer.address);
       op.guards.push_back({Guard::kModEquals, keys::Session(id), session.modified});
       op.changes.push_back({false, keys::Session(id), record.SerializeAsString()});
+      op.frees_space = true;  // takes none, and a refusal would end who is alive
     }
   }
   after.Run();

@@ -114,8 +114,7 @@ void WatchHub::Publish(const Published& published) {
     batch = std::make_shared<SharedBatch>();
     batch->at = published.at;
     batch->events = published.events;
-    batch->messages = EncodeChanges(published.at, published.events, std::nullopt);
-    ++ground_->counts.watch_events;
+    batch->whole = EncodeChanges(published.at, published.events, std::nullopt);
   }
   published_number_ = published.at.number;
   for (const auto& watcher : watchers) watcher->Publish(published.at, batch);

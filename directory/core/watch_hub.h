@@ -14,12 +14,18 @@ namespace datawire::directory {
 class SubscriberState;
 class WatcherState;
 
+/// One revision as a watcher is told of it. Value.
+struct Changes {
+  std::vector<std::string> messages;  ///< encoded WatchResponses
+  size_t events = 0;                  ///< in them
+};
+
 /// One revision's events, shared by the watchers; encoded once for those without a prefix.
 /// Immutable.
 struct SharedBatch {
   Revision at;
-  std::string events;                 ///< encoded record.v1.History
-  std::vector<std::string> messages;  ///< encoded WatchResponses of the whole of it
+  std::string events;  ///< encoded record.v1.History
+  Changes whole;
 };
 
 /// Who is told of what changed. Publish marks and wakes, and never computes an answer: a change to

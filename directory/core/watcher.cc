@@ -31,8 +31,9 @@ bool Within(const std::string& event_bytes, const std::optional<Address>& prefix
 
 }  // namespace
 
-std::vector<std::string> EncodeChanges(Revision at, const std::string& history,
-                                       const std::optional<Address>& prefix) {
+Changes EncodeChanges(Revision at, const std::string& history,
+                      const std::optional<Address>& prefix) {
+  Changes out;
   std::vector<std::string> bodies(1);
   google::protobuf::io::CodedInputStream in(reinterpret_cast<const uint8_t*>(history.data()),
                                             static_cast<int>(history.size()));
@@ -46,14 +47,14 @@ std::vector<std::string> EncodeChanges(Revision at, const std::string& history,
         bodies.back().size() + event.size() + kHeadBytes > limits::kPushBytes)
       bodies.emplace_back();
     AppendField(pb::WatchResponse::kEventsFieldNumber, event, &bodies.back());
+    ++out.events;
   }
-  std::vector<std::string> out;
-  if (bodies.front().empty()) return out;
+  if (out.events == 0) return out;
   for (size_t i = 0; i < bodies.size(); ++i)
-    out.push_back(Head(i + 1 == bodies.size() ? pb::WatchResponse::KIND_CHANGES
-                                              : pb::WatchResponse::KIND_CHANGES_PART,
-                       at) +
-                  bodies[i]);
+    out.messages.push_back(Head(i + 1 == bodies.size() ? pb::WatchResponse::KIND_CHANGES
+                                                       : pb::WatchResponse::KIND_CHANGES_PART,
+                                at) +
+                           bodies[i]);
   return out;
 }
 
@@ -146,6 +147,7 @@ Status WatcherState::ReadSnapshot() {
     AppendField(pb::WatchResponse::kEventsFieldNumber, event, &body);
   }
   flush();
+  ground_->counts.watch_events += events.size();
   snapshot_after_ = next;
   if (next.empty()) phase_ = kEnd;
   return {};
@@ -179,8 +181,12 @@ Status WatcherState::ReadHistory() {
 }
 
 void WatcherState::Split(Revision at, const std::string& events) {
-  for (std::string& message : EncodeChanges(at, events, prefix_))
-    ready_.push_back(std::move(message));
+  Ready(EncodeChanges(at, events, prefix_));
+}
+
+void WatcherState::Ready(const Changes& changes) {
+  ready_.insert(ready_.end(), changes.messages.begin(), changes.messages.end());
+  ground_->counts.watch_events += changes.events;
 }
 
 void WatcherState::NextLive() {
@@ -203,7 +209,7 @@ void WatcherState::NextLive() {
     if (prefix_)
       Split(batch->at, batch->events);
     else
-      ready_.insert(ready_.end(), batch->messages.begin(), batch->messages.end());
+      Ready(batch->whole);
     if (!ready_.empty()) return;
   }
 }

@@ -40,6 +40,7 @@ class WatcherState {
   Status ReadHistory();
   void NextLive();
   void Split(Revision at, const std::string& events);
+  void Ready(const Changes& changes);
   Message TakeReady();
 
   std::shared_ptr<Ground> ground_;
@@ -66,7 +67,7 @@ class WatcherState {
 
 /// The events of a History, as WatchResponses of at most 64 KiB: KIND_CHANGES_PART and, last,
 /// KIND_CHANGES. Only those within `prefix`, if there is one; none: no message.
-std::vector<std::string> EncodeChanges(Revision at, const std::string& history,
-                                       const std::optional<Address>& prefix);
+Changes EncodeChanges(Revision at, const std::string& history,
+                      const std::optional<Address>& prefix);
 
 }  // namespace datawire::directory

@@ -17,6 +17,8 @@
 namespace datawire::directory {
 namespace {
 
+using std::chrono::milliseconds;
+
 constexpr int64_t kStopDeadlineMs = 2000;
 
 void SetLimits(grpc::ServerBuilder& builder) {
@@ -25,6 +27,9 @@ void SetLimits(grpc::ServerBuilder& builder) {
   builder.AddChannelArgument(GRPC_ARG_MAX_CONCURRENT_STREAMS,
                              static_cast<int>(limits::kConnectionStreams));
   builder.AddChannelArgument(GRPC_ARG_MAX_METADATA_SIZE, static_cast<int>(limits::kMetadataBytes));
+  // A connection that says nothing goes; it needs no TLS for that: HTTP/2 settings are awaited too.
+  builder.AddChannelArgument(GRPC_ARG_SERVER_HANDSHAKE_TIMEOUT_MS,
+                             static_cast<int>(milliseconds(limits::kHandshake).count()));
   // A dead peer's connection goes after 30 s; clients may ping as often as they like.
   builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIME_MS, 20'000);
   builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, 10'000);

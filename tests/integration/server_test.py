@@ -402,6 +402,13 @@ class Grpc(Server):
             self.api.tether().receive(15)
         self.assertGreater(time.monotonic() - begin, 9)
 
+    def test_a_connection_that_says_nothing_is_closed_after_5_s(self):
+        begin = time.monotonic()
+        with socket.create_connection(self.directory.address.rsplit(":", 1), timeout=15) as mute:
+            while mute.recv(4096):  # the server's settings, then its end
+                pass
+        self.assertTrue(4 < time.monotonic() - begin < 12)
+
     def test_many_subscribers_of_one_connection_are_served_and_forgotten_when_they_go(self):
         streams = [self.api.subscribe(f"//demo/s{i}") for i in range(90)]
         for stream in streams:

@@ -218,14 +218,33 @@ class DirectoryTest : public ::testing::Test {
     view_.reset();
   }
   /// As a process that ends and begins again `away` later.
-  void Restart(BootClock::duration away = 0s) {
+  void Restart(BootClock::duration away = 0s, ViewOptions options = {}) {
     Stop();
     now_ += away;
-    auto view = View::Open(path_ + "/data");
+    auto view = View::Open(path_ + "/data", options);
     ASSERT_TRUE(view.ok()) << view.status().ToString();
     view_ = std::move(*view);
     Start();
   }
+  /// Keeps the engine from committing while it lives.
+  class HeldEngine {
+   public:
+    explicit HeldEngine(Log& log) {
+      log.ReadBarrier(BootClock::now() + 20s, [this](const Result<Revision>&) {
+        held_.set_value();
+        release_.get_future().wait_for(20s);
+        left_.set_value();
+      });
+      held_.get_future().wait_for(20s);
+    }
+    ~HeldEngine() {
+      release_.set_value();
+      left_.get_future().wait_for(20s);
+    }
+
+   private:
+    std::promise<void> held_, release_, left_;
+  };
   /// What was proposed is committed, what follows from it too.
   void Settle() {
     for (int i = 0; i < 3; ++i) {

@@ -444,6 +444,31 @@ TEST_F(SubscribeTest, ADroppedAddressIsSilentAndABadOneRefused) {
   EXPECT_EQ(directory_->GetStatus().subscriptions(), 0u);
 }
 
+TEST_F(SubscribeTest, AStreamHoldsAtMostAHundredThousandSubscriptions) {
+  TestSubscriber subscriber(*directory_);
+  pb::SubscribeRequest request;
+  for (size_t i = 0; i <= limits::kSubscriptions; ++i)
+    request.add_add()->set_address("//d/a" + std::to_string(i));
+  ASSERT_TRUE(subscriber.subscriber->OnRequest(request).ok());
+  const auto first = subscriber.Drain();
+  int refused = 0;
+  for (const auto& response : first)
+    for (const auto& one : response.refused()) {
+      ++refused;
+      EXPECT_EQ(one.address(), "//d/a" + std::to_string(limits::kSubscriptions));
+      EXPECT_EQ(one.refusal().code(), pb::OVERLOADED);
+    }
+  EXPECT_EQ(refused, 1);
+  EXPECT_EQ(directory_->GetStatus().subscriptions(), limits::kSubscriptions);
+}
+
+TEST_F(SubscribeTest, RefusalsThatNobodyReadsEndTheStream) {
+  TestSubscriber subscriber(*directory_);
+  pb::SubscribeRequest request;
+  for (int i = 0; i < 1001; ++i) request.add_add()->set_address("bad");
+  EXPECT_EQ(subscriber.subscriber->OnRequest(request).code(), Code::kInvalid);
+}
+
 TEST_F(SubscribeTest, AClosedStreamLeavesNothingBehind) {
   {
     TestSubscriber subscriber(*directory_);

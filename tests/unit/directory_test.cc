@@ -328,6 +328,53 @@ TEST_F(DirectoryTest, MessagesSentBeforeTheWelcomeAreTakenAfterIt) {
   EXPECT_EQ(StatusOf("//d/a"), AnswerStatus::kFound);
 }
 
+TEST_F(DirectoryTest, ATetherHasAtMost256OpsInFlight) {
+  TestTether process(*directory_);
+  process.Hello();
+  constexpr uint64_t kMost = 256, kSent = kMost + 10;
+  {
+    const HeldEngine held(*log_);
+    for (uint64_t op = 1; op <= kSent; ++op)
+      process.tether->OnMessage(TestTether::RegisterOf(op, "//d/a" + std::to_string(op), kOne));
+    for (uint64_t op = kMost + 1; op <= kSent; ++op) {
+      const auto done = process.Read()->done();
+      EXPECT_EQ(done.op_id(), op);
+      EXPECT_EQ(done.refusal().code(), pb::OVERLOADED);
+      EXPECT_GT(done.refusal().retry_after_ms(), 0u);
+    }
+  }
+  for (uint64_t op = 1; op <= kMost; ++op) EXPECT_FALSE(process.Read()->done().has_refusal());
+}
+
+TEST_F(DirectoryTest, APeerThatAsksAndDoesNotReadIsEnded) {
+  TestTether process(*directory_);
+  process.Hello();
+  pb::TetherRequest heartbeat;
+  heartbeat.mutable_heartbeat()->set_number(1);
+  for (int i = 0; i < 5000; ++i) process.tether->OnMessage(heartbeat);
+  const auto ended = process.Read();
+  EXPECT_EQ(ended->ended().refusal().code(), pb::OVERLOADED) << ended->ShortDebugString();
+  EXPECT_FALSE(process.tether->Next().has_value());
+}
+
+TEST_F(DirectoryTest, WithoutSpaceASessionResumesAndWithdrawsButRegistersNothing) {
+  std::optional<TestTether> process(std::in_place, *directory_);
+  process->Hello();
+  process->Register(1, "//d/a", kOne);
+  TestTether again(*directory_);
+  again.id = process->id;
+  again.secret = process->secret;
+  process.reset();
+  again.tether.reset();
+  ViewOptions full;
+  full.reserve_bytes = 1ull << 62;  // more than any disc has
+  Restart(0s, full);
+  again.tether = directory_->OpenTether({"127.0.0.1:1000", ""}, again.stream);
+  EXPECT_TRUE(again.Resume(again, 2).welcome().resumed());
+  EXPECT_EQ(again.Register(2, "//d/b", kOne).done().refusal().code(), pb::OVERLOADED);
+  EXPECT_FALSE(again.Withdraw(3, "//d/a", kOne).done().has_refusal());
+}
+
 TEST_F(DirectoryTest, StopTellsTethersToMoveAndKeepsTheirSessions) {
   TestTether process(*directory_);
   process.Hello();

@@ -64,6 +64,7 @@ TEST_F(WatchTest, BeginsWithASnapshotAndGoesOnWithEveryChange) {
   WithdrawStatic("//d/a", kOne);
   EXPECT_TRUE(watcher.stream.Await(seen));
   EXPECT_EQ(watcher.Said(), (Said{"PUT //d/b", "GONE //d/a"}));
+  EXPECT_EQ(directory_->counters().watch_events, 3u);
 }
 
 TEST_F(WatchTest, ResumesAfterARestartWithoutAGapOrResync) {
@@ -198,7 +199,7 @@ TEST_F(WatchTest, WhatHistoryAlreadyHadIsNotToldAgainWhenItIsPublished) {
   EXPECT_EQ(*watcher.Next(), std::nullopt);
   auto batch = std::make_shared<SharedBatch>();
   batch->at = view_->Applied();
-  batch->messages = {**first};
+  batch->whole.messages = {**first};
   watcher.Publish(batch->at, batch);
   EXPECT_EQ(*watcher.Next(), std::nullopt);
 }
