@@ -1,5 +1,7 @@
 #pragma once
 
+#include <rocksdb/env.h>
+
 #include <atomic>
 #include <deque>
 #include <mutex>
@@ -35,6 +37,7 @@ struct View::Impl {
   std::string path;
   ViewOptions options;
   Authority authority;
+  std::unique_ptr<rocksdb::Env> env;
   std::unique_ptr<rocksdb::DB> db;
   std::unique_ptr<RowCache> cache;
   Listener listener;

@@ -1,4 +1,5 @@
 #include <rocksdb/cache.h>
+#include <rocksdb/file_system.h>
 #include <rocksdb/filter_policy.h>
 #include <rocksdb/table.h>
 #include <rocksdb/utilities/table_properties_collectors.h>
@@ -15,7 +16,21 @@ namespace {
 
 namespace fs = std::filesystem;
 
-rocksdb::Options StoreOptions(const ViewOptions& view, bool create) {
+// Lets the log's file have its size from the start: a sync then writes the data and not the inode
+// too, a third of its time. What follows the last record reads as zeros, which ends the log.
+class SizedLogs final : public rocksdb::FileSystemWrapper {
+ public:
+  using FileSystemWrapper::FileSystemWrapper;
+  const char* Name() const override { return "SizedLogs"; }
+  rocksdb::FileOptions OptimizeForLogWrite(const rocksdb::FileOptions& file,
+                                           const rocksdb::DBOptions& db) const override {
+    rocksdb::FileOptions out = target()->OptimizeForLogWrite(file, db);
+    out.fallocate_with_keep_size = false;
+    return out;
+  }
+};
+
+rocksdb::Options StoreOptions(const ViewOptions& view, rocksdb::Env* env, bool create) {
   rocksdb::BlockBasedTableOptions table;
   table.block_cache = rocksdb::NewLRUCache(view.block_cache_bytes);
   table.filter_policy.reset(rocksdb::NewBloomFilterPolicy(10));
@@ -23,7 +38,7 @@ rocksdb::Options StoreOptions(const ViewOptions& view, bool create) {
   table.pin_l0_filter_and_index_blocks_in_cache = true;
 
   rocksdb::Options out;
-  if (view.env != nullptr) out.env = view.env;
+  out.env = env;
   out.create_if_missing = create;
   out.table_factory.reset(rocksdb::NewBlockBasedTableFactory(table));
   out.write_buffer_size = 16 << 20;
@@ -106,9 +121,12 @@ Result<std::unique_ptr<View>> View::Start(const std::string& path, const Authori
   impl->path = path;
   impl->options = options;
   impl->cache = std::make_unique<RowCache>(options.row_cache_bytes);
+  rocksdb::Env* const base = options.env != nullptr ? options.env : rocksdb::Env::Default();
+  impl->env = rocksdb::NewCompositeEnv(std::make_shared<SizedLogs>(base->GetFileSystem()));
   rocksdb::DB* db = nullptr;
   errno = 0;
-  const auto opened = rocksdb::DB::Open(StoreOptions(options, create != nullptr), path, &db);
+  const auto opened =
+      rocksdb::DB::Open(StoreOptions(options, impl->env.get(), create != nullptr), path, &db);
   if (!opened.ok()) return OpenFailed(path, opened);
   impl->db.reset(db);
 

@@ -36,14 +36,23 @@ class FailingDisc final : public rocksdb::FileSystemWrapper {
     return rocksdb::IOStatus::OK();
   }
 
-  /// What a disc holds after a power loss now: a copy in which each log ends where it was synced.
-  void CopyAsAfterPowerLoss(const std::string& from, const std::string& to) {
+  /// What a disc holds after a power loss now: a copy in which each log has zeros after what was
+  /// synced, and `torn` bytes of what was not.
+  void CopyAsAfterPowerLoss(const std::string& from, const std::string& to, uint64_t torn = 0) {
     namespace fs = std::filesystem;
-    fs::copy(from, to, fs::copy_options::recursive);
+    // RocksDB deletes files it no longer needs in the background: a copy that missed one is none.
+    std::error_code error;
+    do {
+      fs::remove_all(to);
+      fs::copy(from, to, fs::copy_options::recursive, error);
+    } while (error == std::errc::no_such_file_or_directory);
     const std::lock_guard lock(mutex_);
     for (const auto& [name, size] : synced_) {
       const fs::path copy = fs::path(to) / fs::path(name).filename();
-      if (fs::exists(copy) && fs::file_size(copy) > size) fs::resize_file(copy, size);
+      if (!fs::exists(copy) || fs::file_size(copy) <= size + torn) continue;
+      const uint64_t whole = fs::file_size(copy);
+      fs::resize_file(copy, size + torn);
+      fs::resize_file(copy, whole);
     }
   }
 
