@@ -51,8 +51,18 @@ bool Group::Fits(const Op& op) const {
          !written_.contains(op.read_on_failure);
 }
 
-Result<bool> Group::Holds(const Guard& guard) const {
-  DW_ASSIGN(const std::optional<Record> record, read_(guard.key));
+Result<const std::optional<Record>*> Group::Before(const std::string& key) {
+  auto known = batch_.before.find(key);
+  if (known == batch_.before.end()) {
+    DW_ASSIGN(std::optional<Record> record, read_(key));
+    known = batch_.before.emplace(key, std::move(record)).first;
+  }
+  return &known->second;
+}
+
+Result<bool> Group::Holds(const Guard& guard) {
+  DW_ASSIGN(const std::optional<Record>* const before, Before(guard.key));
+  const std::optional<Record>& record = *before;
   switch (guard.is) {
     case Guard::kAbsent:
       return !record;
@@ -78,25 +88,25 @@ Outcome Group::Add(Op& op) {
     if (*holds) continue;
     out.status = Status(Code::kConflict, "the guard on " + Shown(guard.key) + " does not hold");
     if (op.read_on_failure.empty()) return out;
-    auto read = read_(op.read_on_failure);
+    const auto read = Before(op.read_on_failure);
     if (!read.ok())
-      out.status = std::move(read).status();
-    else if (*read)
-      out.read.push_back(std::move(**read));
+      out.status = read.status();
+    else if (**read)
+      out.read.push_back(***read);
     return out;
   }
   std::vector<Record> puts;
   std::vector<std::string> erased;
   for (Change& change : op.changes) {
-    auto former = read_(change.key);
+    const auto former = Before(change.key);
     if (!former.ok()) {
-      out.status = std::move(former).status();
+      out.status = former.status();
       return out;
     }
     if (!change.erase) {
-      const uint64_t created = *former ? (*former)->created : batch_.at.number;
+      const uint64_t created = **former ? (**former)->created : batch_.at.number;
       puts.push_back({change.key, std::move(change.value), created, batch_.at.number});
-    } else if (*former) {
+    } else if (**former) {
       erased.push_back(change.key);
     }
   }

@@ -34,7 +34,9 @@ class Group {
   const Batch& batch() const { return batch_; }
 
  private:
-  Result<bool> Holds(const Guard& guard) const;
+  Result<bool> Holds(const Guard& guard);
+  /// The state before the group stays what it is: each key is read once. Valid until the next call.
+  Result<const std::optional<Record>*> Before(const std::string& key);
 
   const ReadRecord read_;
   Batch batch_;

@@ -1,8 +1,11 @@
 #pragma once
 
+#include <absl/container/flat_hash_map.h>
+
 #include <chrono>
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -58,6 +61,8 @@ struct Batch {
   Revision at;
   std::vector<Record> puts;
   std::vector<std::string> erased;
+  /// Records as they were before, where the engine has read them anyway; nullopt: absent.
+  absl::flat_hash_map<std::string, std::optional<Record>> before;
 };
 
 /// The view, as an engine sees it: all calls from the engine's one apply thread, in revision order.

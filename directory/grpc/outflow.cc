@@ -78,7 +78,7 @@ void Outflow::Pump(std::unique_lock<std::mutex> lock) {
       pumping_ = false;
       writing_ = true;
       lock.unlock();
-      actions_.write(std::move(*pulled.bytes));
+      actions_.write(std::move(*pulled.bytes), pulled.more);
       return;
     } else if (!woken_) {
       if (!draining_) {

@@ -15,6 +15,7 @@ struct Pulled {
   Status status;                     ///< not OK: the stream ends with it
   std::optional<std::string> bytes;  ///< nothing: wait for Wake
   bool last = false;                 ///< the stream ends, OK, once it is written
+  bool more = false;                 ///< the next pull brings bytes too: they may share a packet
 };
 
 /// The outgoing half of one stream: turns Wakes into pulls and pulls into writes, one at a time,
@@ -23,8 +24,9 @@ struct Pulled {
 class Outflow final : public Stream, public std::enable_shared_from_this<Outflow> {
  public:
   struct Actions {
-    std::function<Pulled()> pull;                    ///< never concurrently; not after `end`
-    std::function<void(std::string bytes)> write;    ///< Written follows
+    std::function<Pulled()> pull;  ///< never concurrently; not after `end`
+    /// Written follows; with `more` also before it reached the socket.
+    std::function<void(std::string bytes, bool more)> write;
     std::function<void(Status status)> end;          ///< once, last
     std::function<void(std::function<void()>)> run;  ///< later, on another thread; must not block
   };

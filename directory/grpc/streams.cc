@@ -45,9 +45,11 @@ class OutgoingStream : public Reactor {
   Outflow::Actions MakeActions() {
     return {.pull = [this] { return Pull(); },
             .write =
-                [this](std::string bytes) {
+                [this](std::string bytes, bool more) {
                   outgoing_ = ToBuffer(std::move(bytes));
-                  this->StartWrite(&outgoing_);
+                  grpc::WriteOptions options;
+                  if (more) options.set_buffer_hint();
+                  this->StartWrite(&outgoing_, options);
                 },
             .end =
                 [this](const Status& status) {
@@ -112,10 +114,15 @@ class TetherStream final : public BidiStream {
     return Status::Ok();
   }
 
+  // One ahead: acknowledgements of one commit go out in one packet.
   Pulled Pull() override {
-    const std::optional<pb::TetherResponse> next = tether_->Next();
+    const auto next = ahead_ ? std::exchange(ahead_, std::nullopt) : tether_->Next();
     if (!next) return {};
-    return {.status = Status::Ok(), .bytes = next->SerializeAsString(), .last = next->has_ended()};
+    ahead_ = tether_->Next();
+    return {.status = Status::Ok(),
+            .bytes = next->SerializeAsString(),
+            .last = next->has_ended(),
+            .more = ahead_.has_value()};
   }
 
   // No heartbeat can come: it is only kept for the answers still due.
@@ -127,6 +134,7 @@ class TetherStream final : public BidiStream {
   void Released() override { tether_.reset(); }
 
   std::unique_ptr<Tether> tether_;
+  std::optional<pb::TetherResponse> ahead_;
 };
 
 class SubscribeStream final : public BidiStream {
@@ -144,9 +152,7 @@ class SubscribeStream final : public BidiStream {
     return subscriber_ != nullptr ? subscriber_->OnRequest(request) : Status::Ok();
   }
 
-  Pulled Pull() override {
-    return {.status = Status::Ok(), .bytes = subscriber_->Next(), .last = false};
-  }
+  Pulled Pull() override { return {.status = Status::Ok(), .bytes = subscriber_->Next()}; }
 
   void Released() override { subscriber_.reset(); }
 
@@ -172,8 +178,8 @@ class WatchStream final : public OutgoingStream<grpc::ServerWriteReactor<ByteBuf
 
   Pulled Pull() override {
     auto next = watcher_->Next();
-    if (!next.ok()) return {.status = next.status(), .bytes = {}, .last = false};
-    return {.status = Status::Ok(), .bytes = std::move(next).value(), .last = false};
+    if (!next.ok()) return {.status = next.status(), .bytes = {}};
+    return {.status = Status::Ok(), .bytes = std::move(next).value()};
   }
 
   void Released() override { watcher_.reset(); }

@@ -1,7 +1,8 @@
 #include "view/keys.h"
 
-#include <openssl/sha.h>
+#include <openssl/evp.h>
 
+#include "datawire/assert.h"
 #include "view/encoding.h"
 
 namespace datawire::directory::keys {
@@ -44,8 +45,10 @@ std::string InstanceOf(const std::string& identity, bool is_static, const std::s
   input += is_static ? "static" : "session";
   input += '\0';
   input += url;
-  unsigned char digest[SHA256_DIGEST_LENGTH];
-  ::SHA256(reinterpret_cast<const unsigned char*>(input.data()), input.size(), digest);
+  // Fetched once: looking the algorithm up costs more than the hash.
+  static const EVP_MD* const sha256 = EVP_MD_fetch(nullptr, "SHA256", nullptr);
+  unsigned char digest[EVP_MAX_MD_SIZE];
+  DW_ASSERT(::EVP_Digest(input.data(), input.size(), digest, nullptr, sha256, nullptr) == 1);
   return std::string(reinterpret_cast<const char*>(digest), 16);
 }
 

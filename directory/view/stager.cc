@@ -30,12 +30,12 @@ Status Stager::Run() {
   DW_RETURN_IF_ERROR(LoadBatch());
   WriteRecords();
   for (auto claim = claims_.begin(); claim != claims_.end();) {
-    DW_ASSIGN(auto parsed, keys::ParseRegistration(claim->first));
-    const std::string to = keys::RegistrationsTo(parsed.first);
+    const Address address = *claim->second.address;
+    const std::string to = keys::RegistrationsTo(address);
     std::vector<Claim*> of_address;
     for (; claim != claims_.end() && claim->first < to; ++claim)
       of_address.push_back(&claim->second);
-    DW_RETURN_IF_ERROR(StageAddress(parsed.first, std::move(of_address)));
+    DW_RETURN_IF_ERROR(StageAddress(address, std::move(of_address)));
   }
   DW_RETURN_IF_ERROR(StageDomains());
   DW_RETURN_IF_ERROR(StageEndedSessions());
@@ -123,8 +123,14 @@ Result<Stager::Claim*> Stager::LoadClaim(const std::string& key) {
   Claim claim;
   claim.key = key;
   DW_ASSIGN(auto parsed, keys::ParseRegistration(key));
+  claim.address = std::move(parsed.first);
   claim.instance = std::move(parsed.second);
-  DW_ASSIGN(std::optional<Record> stored, reading_.GetRecord(key));
+  std::optional<Record> read;
+  const auto given = batch_.before.find(key);
+  if (given == batch_.before.end()) {
+    DW_ASSIGN(read, reading_.GetRecord(key));
+  }
+  const std::optional<Record>& stored = given == batch_.before.end() ? read : given->second;
   if (stored) {
     claim.created = claim.created_before = stored->created;
     claim.modified = claim.modified_before = stored->modified;
@@ -134,7 +140,11 @@ Result<Stager::Claim*> Stager::LoadClaim(const std::string& key) {
     if (const std::string& id = claim.before->session_id(); !id.empty()) {
       DW_ASSIGN(Session * session, LoadSession(id));
       facts = session->before;
-      DW_ASSIGN(std::optional<std::string> orphan, reading_.Get(keys::Orphan(key)));
+      // k/ is there only while the session is not.
+      std::optional<std::string> orphan;
+      if (!facts.live) {
+        DW_ASSIGN(orphan, reading_.Get(keys::Orphan(key)));
+      }
       if (orphan) {
         DW_ASSIGN(claim.orphan, DecodeOrphan(*orphan));
       }
@@ -191,19 +201,25 @@ Status Stager::StageAddress(const Address& address, std::vector<Claim*> claims) 
   if (stored) {
     DW_ASSIGN(rows.row, RowState::Decode(*stored));
   }
-  DW_ASSIGN(stored, reading_.Get(keys::SubtreeRow(address)));
-  rows.had_subtree = stored.has_value();
-  if (stored) {
-    DW_ASSIGN(rows.subtree, RowState::Decode(*stored));
-  }
   if (rows.row.total() > rows.row.live()) DW_RETURN_IF_ERROR(LoadKept(address, &claims));
+  const bool below = std::any_of(claims.begin(), claims.end(), [](const Claim* claim) {
+    return (claim->before && IsSubtree(*claim->before)) ||
+           (claim->after && IsSubtree(*claim->after));
+  });
+  if (below) {
+    DW_ASSIGN(stored, reading_.Get(keys::SubtreeRow(address)));
+    rows.had_subtree = stored.has_value();
+    if (stored) {
+      DW_ASSIGN(rows.subtree, RowState::Decode(*stored));
+    }
+  }
   std::sort(claims.begin(), claims.end(),
             [](const Claim* a, const Claim* b) { return a->key < b->key; });
   Decide(rows, claims);
   for (Claim* claim : claims) WriteDerived(*claim);
   DW_RETURN_IF_ERROR(PatchRows(address, rows, claims));
   WriteRow('r', address, rows.row, rows.had_row);
-  WriteRow('u', address, rows.subtree, rows.had_subtree);
+  if (below) WriteRow('u', address, rows.subtree, rows.had_subtree);
   for (const Claim* claim : claims) AddEvent(address, *claim);
   return {};
 }

@@ -44,6 +44,7 @@ class Stager {
   // A registration that this revision may change.
   struct Claim {
     std::string key, instance;
+    std::optional<Address> address;  // of the key
     std::optional<record::Registration> before, after;
     uint64_t created_before = 0, modified_before = 0, created = 0, modified = 0;
     std::optional<OrphanState> orphan;

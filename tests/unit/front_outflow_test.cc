@@ -24,7 +24,11 @@ class OutflowTest : public testing::Test {
               source_.pop_front();
               return next;
             },
-        .write = [this](std::string bytes) { written_.push_back(std::move(bytes)); },
+        .write =
+            [this](std::string bytes, bool more) {
+              written_.push_back(std::move(bytes));
+              more_.push_back(more);
+            },
         .end = [this](const Status& status) { ends_.push_back(status); },
         .run = [this](std::function<void()> task) { tasks_.push_back(std::move(task)); }});
   }
@@ -53,6 +57,7 @@ class OutflowTest : public testing::Test {
   std::function<void()> during_pull_;
   int pulls_ = 0;
   std::vector<std::string> written_;
+  std::vector<bool> more_;
   std::vector<Status> ends_;
   std::shared_ptr<Outflow> outflow_;
 };
@@ -88,6 +93,14 @@ TEST_F(OutflowTest, WritesOneMessageAtATimeInOrder) {
   EXPECT_EQ(written_, std::vector<std::string>{"a"});
   outflow_->Written(true);
   EXPECT_EQ(written_, (std::vector<std::string>{"a", "b"}));
+}
+
+TEST_F(OutflowTest, PassesOnThatMoreFollows) {
+  source_.push_back({.status = Status::Ok(), .bytes = "a", .more = true});
+  Put("b");
+  Start();
+  outflow_->Written(true);
+  EXPECT_EQ(more_, (std::vector<bool>{true, false}));
 }
 
 TEST_F(OutflowTest, AWakeDuringAPullThatFindsNothingIsNotLost) {
