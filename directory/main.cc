@@ -16,6 +16,7 @@
 
 #include "config.h"
 #include "core/directory.h"
+#include "datawire/closed_streams.h"
 #include "engine/embedded.h"
 #include "grpc/server.h"
 #include "ops/http.h"
@@ -212,6 +213,8 @@ int Main(int argc, const char* const* argv) {
 
 }  // namespace
 }  // namespace datawire::directory
+
+DW_FILL_CLOSED_STREAMS;
 
 int main(int argc, char** argv) {
   try {

@@ -21,6 +21,12 @@ using std::chrono::milliseconds;
 constexpr milliseconds kAgain{100};  // between rounds over the servers while waiting
 constexpr milliseconds kAttemptLeast{100};
 
+// gRPC's chain of reasons ends with the one that says something: `Connection refused`.
+std::string Reason(const std::string& chain) {
+  const size_t last = chain.rfind(": ");
+  return last == std::string::npos ? chain : chain.substr(last + 2);
+}
+
 Status FromGrpc(const grpc::Status& status, const std::string& server) {
   if (status.ok()) return {};
   const Code code = CodeFromGrpc(status.error_code());
@@ -31,7 +37,7 @@ Status FromGrpc(const grpc::Status& status, const std::string& server) {
   if (code == Code::kTimeout)
     return {code, "directory " + server + " did not answer within the time given"};
   if (code == Code::kUnavailable)
-    return {code, "directory " + server + " cannot be reached: " + status.error_message()};
+    return {code, "directory " + server + " cannot be reached: " + Reason(status.error_message())};
   return {code, "directory " + server + ": " + status.error_message()};
 }
 
@@ -74,6 +80,7 @@ struct Api::Impl {
       args.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, 100);
       args.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, 500);
       args.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);
+      args.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
       args.SetMaxReceiveMessageSize(8 * 1024 * 1024);
       server.channel =
           grpc::CreateCustomChannel(server.name, grpc::InsecureChannelCredentials(), args);
@@ -103,6 +110,7 @@ struct Api::Impl {
         return response;
       }
       if (!WorthAnotherServer(last)) return last;
+      servers[index].channel.reset();  // the next attempt connects, and tells its own failure
     }
     return last;
   }

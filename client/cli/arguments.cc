@@ -1,7 +1,9 @@
 #include "arguments.h"
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <charconv>
+#include <iterator>
 
 #include "datawire/limits.h"
 
@@ -25,13 +27,67 @@ constexpr char kExitCodes[] =
 
 constexpr milliseconds kDurationMost = std::chrono::hours(24 * 365);
 
+// What a verb is called with, and what its help shows.
+struct VerbText {
+  std::string_view name, words, what, example;
+  size_t least, most;  // words
+};
+constexpr size_t kAny = SIZE_MAX;
+constexpr VerbText kTexts[] = {
+    {"resolve", "ADDRESS...", "Who answers for an address, now, from the directory",
+     "dw resolve //demo/upper -o json", 1, kAny},
+    {"list", "[PREFIX]", "The registered addresses at or below PREFIX, at one revision",
+     "dw list //demo -o name", 0, 1},
+    {"tree", "[PREFIX]", "The same as a tree; -o wide shows the endpoints, too", "dw tree //demo",
+     0, 1},
+    {"watch", "[PREFIX]", "Each change at or below PREFIX, one a line, until interrupted",
+     "dw watch //demo -o jsonl", 0, 1},
+    {"register", "ADDRESS ENDPOINT [-- COMMAND [ARGUMENT...]]",
+     "Registers an endpoint until interrupted, or as long as COMMAND runs",
+     "dw register //demo/web amqp://127.0.0.1:5672 --weight 50", 2, 2},
+    {"withdraw", "ADDRESS [ENDPOINT]", "Takes static registrations away; without ENDPOINT all",
+     "dw withdraw //demo/web amqp://127.0.0.1:5672", 1, 2},
+    {"send", "ADDRESS|URL [MESSAGE...]", "Sends each MESSAGE, else each line of stdin",
+     "dw send //demo/feed one 'and two'", 1, kAny},
+    {"receive", "ADDRESS", "Listens, registers, prints one message a line",
+     "dw receive //demo/feed --count 10", 1, 1},
+    {"request", "ADDRESS|URL MESSAGE", "Sends a message and prints the reply",
+     "dw request //demo/upper 'make me loud'", 2, 2},
+    {"explain", "ADDRESS", "Why an address has the answer it has", "dw explain //demo/upper", 1, 1},
+    {"status", "", "The directory's state", "dw status -o json", 0, 0},
+    {"version", "", "The version of dw", "dw version", 0, 0},
+};
+
+const VerbText* TextOf(std::string_view verb) {
+  const auto* text = std::find_if(std::begin(kTexts), std::end(kTexts),
+                                  [&](const VerbText& t) { return t.name == verb; });
+  return text == std::end(kTexts) ? nullptr : text;
+}
+
+// CLI11's page with our usage line; the positional arguments are in it.
+class HelpPage : public CLI::Formatter {
+ public:
+  std::string make_usage(const CLI::App* app, std::string) const override {
+    const VerbText* text = TextOf(app->get_name());
+    if (text == nullptr) return "Usage: dw VERB [ARGUMENT...] [FLAG...]\n";
+    return "Usage: " + Synopsis(*text) + " [FLAG...]\nExample: " + std::string(text->example) +
+           "\n";
+  }
+  std::string make_positionals(const CLI::App*) const override { return ""; }
+
+  static std::string Synopsis(const VerbText& text) {
+    return "dw " + std::string(text.name) + (text.words.empty() ? "" : " ") +
+           std::string(text.words);
+  }
+};
+
 // The texts as they were typed; checked and turned into Arguments after the parse, so that each
 // refusal is a line of ours.
 struct Typed {
-  std::string directory, timeout = "5s", wait = "0s", format = "table";
+  std::optional<std::string> directory, max_stale, min_revision, after, check;
+  std::string timeout = "5s", wait = "0s", format = "table", ttl = "15s", priority = "0",
+              weight = std::to_string(limits::kWeightDefault), count = "0";
   std::vector<std::string> words, labels;
-  std::string max_stale, min_revision, after,
-      ttl = "15s", priority = "0", weight = std::to_string(limits::kWeightDefault), count = "0";
 };
 
 template <typename Number>
@@ -52,6 +108,12 @@ Result<milliseconds> NamedDuration(std::string_view what, std::string_view text)
   return Status(Code::kInvalid, std::string(what) + ": " + value.status().message());
 }
 
+Result<Revision> NamedRevision(std::string_view what, std::string_view text) {
+  auto value = ParseRevision(text);
+  if (value.ok()) return value;
+  return Status(Code::kInvalid, std::string(what) + ": " + value.status().message());
+}
+
 Result<Format> ParseFormat(std::string_view text) {
   constexpr std::pair<std::string_view, Format> kFormats[] = {
       {"table", Format::kTable}, {"wide", Format::kWide},       {"short", Format::kShort},
@@ -62,68 +124,53 @@ Result<Format> ParseFormat(std::string_view text) {
                 "-o " + Shown(text) + " is none of table, wide, short, json, jsonl, name");
 }
 
-CLI::App* AddVerb(CLI::App& app, const char* name, const char* what) {
-  CLI::App* verb = app.add_subcommand(name, what);
-  verb->fallthrough();
-  verb->footer(kExitCodes);
-  return verb;
+void AddVerbs(CLI::App& app, Typed& typed) {
+  for (const VerbText& text : kTexts) {
+    CLI::App* verb = app.add_subcommand(std::string(text.name), std::string(text.what));
+    verb->group("Verbs");
+    verb->fallthrough();
+    verb->footer(
+        "Flags of every verb, before or after it: --directory, --timeout, --wait, -o; see "
+        "dw --help\n\n" +
+        std::string(kExitCodes));
+    verb->add_option("WORD", typed.words)->expected(0, -1);
+  }
 }
 
-void AddDirectoryVerbs(CLI::App& app, Typed& typed, Arguments& out) {
-  auto* resolve = AddVerb(app, "resolve", "Who answers for an address, now, from the directory");
-  resolve->add_option("ADDRESS", typed.words, "//domain/path, one or several")->required();
-  resolve->add_option("--max-stale", typed.max_stale, "Exit 7 if the answer is older");
-  resolve->add_option("--min-revision", typed.min_revision, "E:N, wait for state at least so new");
-  auto* list = AddVerb(app, "list", "The registered addresses, at one revision");
-  list->add_option("PREFIX", typed.words, "Only this address and those below it")->expected(0, 1);
-  auto* tree = AddVerb(app, "tree", "The registered addresses as a tree");
-  tree->add_option("PREFIX", typed.words, "Only this address and those below it")->expected(0, 1);
-  auto* explain = AddVerb(app, "explain", "Why an address has the answer it has");
-  explain->add_option("ADDRESS", typed.words, "//domain/path")->required()->expected(1);
-  AddVerb(app, "status", "The directory's state");
-  AddVerb(app, "version", "The version of dw");
-  auto* watch = AddVerb(app, "watch", "Each change, one a line, until interrupted");
-  watch->add_option("PREFIX", typed.words, "Only this address and those below it")->expected(0, 1);
-  watch->add_option("--after", typed.after, "E:N, changes after it; without: what there is first");
-  auto* withdraw = AddVerb(app, "withdraw", "Takes static registrations away");
-  withdraw->add_option("ADDRESS [ENDPOINT]", typed.words, "Without ENDPOINT: all of the address")
-      ->required()
-      ->expected(1, 2);
-  withdraw->add_flag("--sessions", out.sessions, "Those that sessions hold, too");
-}
+void AddFlags(CLI::App& app, Typed& typed, Arguments& out) {
+  const auto of = [&app](const char* verb) { return app.get_subcommand(verb); };
+  const auto option = [](CLI::App* verb, const char* name, auto& value, const char* type,
+                         const char* what) {
+    verb->add_option(name, value, what)->type_name(type);
+  };
+  option(of("resolve"), "--max-stale", typed.max_stale, "DURATION", "Exit 7 if an answer is older");
+  option(of("resolve"), "--min-revision", typed.min_revision, "EPOCH:NUMBER",
+         "Waits up to 2 s for state at least so new");
+  option(of("watch"), "--after", typed.after, "EPOCH:NUMBER",
+         "Changes after it; without: what there is first");
+  of("withdraw")->add_flag("--sessions", out.sessions, "Those that sessions hold, too");
+  of("send")->add_flag("--presettled", out.presettled,
+                       "At most once: may be lost, nobody confirms it");
+  option(of("receive"), "--listen", out.listen, "HOST:PORT", "Default 127.0.0.1:0, any free port");
+  option(of("receive"), "--count", typed.count, "NUMBER", "Ends after so many messages");
 
-void AddRegister(CLI::App& app, Typed& typed, Arguments& out) {
-  auto* verb = AddVerb(app, "register", "Registers an endpoint until interrupted");
-  verb->add_option("ADDRESS ENDPOINT", typed.words, "//domain/path amqp://host:port[/node]")
-      ->required()
-      ->expected(2);
+  CLI::App* verb = of("register");
   verb->add_flag("--static", out.is_static, "Writes a record that lives until withdrawn; returns");
   verb->add_flag("--subtree", out.subtree, "For all addresses below, too");
-  verb->add_option("--priority", typed.priority, "Lower is preferred (default 0)");
-  verb->add_option("--weight", typed.weight, "Share within a priority, 0-1000 (default 100)");
-  verb->add_option("--region", out.region);
-  verb->add_option("--zone", out.zone);
-  verb->add_option("--label", typed.labels, "KEY=VALUE, may be given again")
-      ->allow_extra_args(false);
-  verb->add_option("--ttl", typed.ttl, "Of the session, 3s to 1h (default 15s)");
-}
-
-void AddMessageVerbs(CLI::App& app, Typed& typed, Arguments& out) {
-  auto* send = AddVerb(app, "send", "Sends each MESSAGE, else each line of stdin");
-  send->add_option("ADDRESS|URL [MESSAGE...]", typed.words,
-                   "//domain/path or amqp://host:port/node")
-      ->required();
-  send->add_flag("--presettled", out.presettled, "At most once: may be lost, waits for nothing");
-  auto* receive = AddVerb(app, "receive", "Listens, registers, prints one message a line");
-  receive->add_option("ADDRESS", typed.words, "//domain/path")->required()->expected(1);
-  receive->add_option("--listen", out.listen, "HOST:PORT (default 127.0.0.1:0)");
-  receive->add_option("--count", typed.count, "Ends after so many messages");
-  auto* request = AddVerb(app, "request", "Sends a message and prints the reply");
-  request->add_option("ADDRESS|URL MESSAGE", typed.words)->required()->expected(2);
+  option(verb, "--priority", typed.priority, "NUMBER", "Lower is preferred (default 0)");
+  option(verb, "--weight", typed.weight, "NUMBER",
+         "Share within a priority, 0-1000 (default 100), 0: last resort");
+  option(verb, "--region", out.region, "NAME", "Where it is");
+  option(verb, "--zone", out.zone, "NAME", "Where in the region");
+  verb->add_option("--label", typed.labels, "May be given again")
+      ->allow_extra_args(false)
+      ->type_name("KEY=VALUE");
+  option(verb, "--ttl", typed.ttl, "DURATION", "Of the session, 3s to 1h (default 15s)");
+  option(verb, "--check", typed.check, "tcp", "Registered only while the port takes connections");
 }
 
 Status Convert(const Typed& typed, Arguments& out) {
-  if (!typed.directory.empty()) out.directory = {typed.directory};
+  if (typed.directory) out.directory = {*typed.directory};
   DW_ASSIGN(out.timeout, NamedDuration("--timeout", typed.timeout));
   if (out.timeout.count() == 0)
     return {Code::kInvalid, "--timeout " + Shown(typed.timeout) + " must be more than 0"};
@@ -134,23 +181,61 @@ Status Convert(const Typed& typed, Arguments& out) {
             ParseNumber<uint32_t>("--priority", typed.priority, 0, limits::kPriorityMost));
   DW_ASSIGN(out.weight, ParseNumber<uint32_t>("--weight", typed.weight, 0, limits::kWeightMost));
   DW_ASSIGN(out.count, ParseNumber<uint64_t>("--count", typed.count, 0, 1'000'000'000'000));
-  if (!typed.max_stale.empty()) {
-    DW_ASSIGN(out.max_stale, NamedDuration("--max-stale", typed.max_stale));
+  if (typed.max_stale) {
+    DW_ASSIGN(out.max_stale, NamedDuration("--max-stale", *typed.max_stale));
   }
-  if (!typed.min_revision.empty()) {
-    DW_ASSIGN(out.min_revision, ParseRevision(typed.min_revision));
+  if (typed.min_revision) {
+    DW_ASSIGN(out.min_revision, NamedRevision("--min-revision", *typed.min_revision));
   }
-  if (!typed.after.empty()) {
-    DW_ASSIGN(out.after, ParseRevision(typed.after));
+  if (typed.after) {
+    DW_ASSIGN(out.after, NamedRevision("--after", *typed.after));
   }
+  if (typed.check && *typed.check != "tcp")
+    return {Code::kInvalid, "--check " + Shown(*typed.check) +
+                                " is not tcp, the one check there "
+                                "is"};
+  out.check_tcp = typed.check.has_value();
   for (const std::string& label : typed.labels) {
     const size_t equals = label.find('=');
     if (equals == std::string::npos || equals == 0)
       return {Code::kInvalid, "--label " + Shown(label) + " is not KEY=VALUE"};
-    out.labels[label.substr(0, equals)] = label.substr(equals + 1);
+    if (!out.labels.emplace(label.substr(0, equals), label.substr(equals + 1)).second)
+      return {Code::kInvalid, "--label " + Shown(label) + " gives its key a second value"};
   }
-  out.words = typed.words;
   return {};
+}
+
+Status CheckWords(const VerbText& text, const Arguments& out) {
+  const std::string usage = "; usage: " + HelpPage::Synopsis(text);
+  const size_t given = out.words.size();
+  if (given > text.most)
+    return {Code::kInvalid, Shown(out.words[text.most]) + " is one argument too many" + usage};
+  if (given < text.least)
+    return {Code::kInvalid, std::to_string(text.least) +
+                                (text.least == 1 ? " argument" : " arguments") +
+                                (text.most > text.least ? " at least" : "") + ", not " +
+                                std::to_string(given) + usage};
+  if (out.is_static && (out.check_tcp || !out.command.empty()))
+    return {Code::kInvalid, "--static returns at once: it goes with neither --check nor a COMMAND"};
+  return {};
+}
+
+std::string Verbs() {
+  std::string names;
+  for (const VerbText& text : kTexts) names += (names.empty() ? "" : ", ") + std::string(text.name);
+  return names;
+}
+
+// What CLI11 did not take is a verb that does not exist, or a flag.
+Status Unexpected(const CLI::App& app) {
+  const std::vector<std::string> left = app.remaining(true);
+  const std::string& first = left.empty() ? app.get_name() : left.front();
+  if (!first.starts_with("-"))
+    return {Code::kInvalid, Shown(first) + " is no verb; there are " + Verbs()};
+  const auto verbs = app.get_subcommands();
+  const std::string verb = verbs.empty() ? "" : " " + verbs.front()->get_name();
+  return {Code::kInvalid, Shown(first) + " is no flag of dw" + verb + "; see dw" + verb +
+                              " --help (after -- all is taken as it is)"};
 }
 
 std::string OneLine(std::string text) {
@@ -193,34 +278,51 @@ Result<Arguments> ParseArguments(int argc, const char* const* argv, std::string*
   Arguments out;
   Typed typed;
   CLI::App app{"Datawire: sends messages to names, and shows who answers for them.", "dw"};
-  app.require_subcommand(1);
-  app.footer(kExitCodes);
+  app.formatter(std::make_shared<HelpPage>());
+  app.require_subcommand(0, 1);
+  app.footer("dw VERB --help shows a verb's flags and an example.\n\n" + std::string(kExitCodes));
   app.set_version_flag("--version", "dw " DATAWIRE_VERSION, "Prints the version");
   app.add_option("--directory", typed.directory,
-                 "HOST:PORT[,...] of the directory's servers (else $DATAWIRE_DIRECTORY, the config "
-                 "files, 127.0.0.1:7400)");
-  app.add_option("--timeout", typed.timeout, "Of a call or a message (default 5s)");
+                 "The directory's servers (else $DATAWIRE_DIRECTORY, the config files, "
+                 "127.0.0.1:7400)")
+      ->type_name("HOST:PORT[,...]");
+  app.add_option("--timeout", typed.timeout, "Of a call or a message (default 5s)")
+      ->type_name("DURATION");
   app.add_option("--wait", typed.wait,
                  "Keeps trying so long when the directory or an endpoint is not there (default 0s: "
-                 "fails at once)");
-  app.add_option("-o,--output", typed.format, "table, wide, short, json, jsonl or name");
-  AddDirectoryVerbs(app, typed, out);
-  AddRegister(app, typed, out);
-  AddMessageVerbs(app, typed, out);
+                 "fails at once)")
+      ->type_name("DURATION");
+  app.add_option("-o,--output", typed.format, "table, wide, short, json, jsonl or name")
+      ->type_name("FORMAT");
+  AddVerbs(app, typed);
+  AddFlags(app, typed, out);
+  // What follows a bare -- is nobody's flag.
+  const auto* const end = argv + argc;
+  const auto* const dashes = std::find(argv, end, std::string_view("--"));
   try {
-    app.parse(argc, argv);
+    app.parse(static_cast<int>(dashes - argv), argv);
   } catch (const CLI::CallForVersion& version) {
     *help = std::string(version.what()) + "\n";
     return out;
   } catch (const CLI::CallForHelp&) {
     const auto verbs = app.get_subcommands();
-    *help = verbs.empty() ? app.help() : verbs.front()->help("dw");
+    *help = verbs.empty() ? app.help() : verbs.front()->help();
     return out;
+  } catch (const CLI::ExtrasError&) {
+    return Unexpected(app);
   } catch (const CLI::ParseError& error) {
     return Status(Code::kInvalid, OneLine(error.what()) + " (see dw --help)");
   }
+  if (app.get_subcommands().empty())
+    return Status(Code::kInvalid, "a verb is missing; there are " + Verbs() + "; see dw --help");
   out.verb = app.get_subcommands().front()->get_name();
+  out.words = std::move(typed.words);
+  if (dashes != end) {
+    auto& rest = out.verb == "register" ? out.command : out.words;
+    rest.insert(rest.end(), dashes + 1, end);
+  }
   DW_RETURN_IF_ERROR(Convert(typed, out));
+  DW_RETURN_IF_ERROR(CheckWords(*TextOf(out.verb), out));
   return out;
 }
 

@@ -30,10 +30,12 @@ struct Arguments {
   std::chrono::milliseconds wait{0};
   Format format = Format::kTable;
 
-  std::vector<std::string> words;  ///< positional arguments
+  std::vector<std::string> words;    ///< positional arguments
+  std::vector<std::string> command;  ///< of `register ... -- COMMAND`
   std::optional<std::chrono::milliseconds> max_stale;
   std::optional<Revision> min_revision, after;
   bool is_static = false, subtree = false, sessions = false, presettled = false;
+  bool check_tcp = false;
   uint32_t priority = 0, weight = 0;
   std::string region, zone, listen;
   std::map<std::string, std::string> labels;

@@ -1,5 +1,6 @@
 #include "console.h"
 
+#include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
 #include <unistd.h>
@@ -24,40 +25,66 @@ std::atomic<int> write_error{0};
 std::mutex print_mutex, tell_mutex;
 
 void OnSignal(int signal) {
-  if (!catching || caught_signal) ::_exit(128 + signal);
+  if (!catching || caught_signal) ::_exit(kExitInterrupted);
   caught_signal = signal;
   const int saved = errno;
   [[maybe_unused]] const ssize_t written = ::write(signal_pipe[1], "s", 1);
   errno = saved;
 }
 
-bool WriteAll(int fd, std::string_view text) {
-  while (!text.empty()) {
-    const ssize_t n = ::write(fd, text.data(), text.size());
-    if (n < 0 && errno == EINTR) continue;
-    if (n < 0) return false;
-    text.remove_prefix(n);
+// A pipe that poll calls writable takes so many bytes without blocking.
+constexpr size_t kWriteMost = 4096;
+
+// Waits until `fd` takes bytes. False when a signal came first.
+bool WaitWritable(int fd) {
+  pollfd wanted[2] = {{.fd = fd, .events = POLLOUT, .revents = 0},
+                      {.fd = signal_pipe[0], .events = POLLIN, .revents = 0}};
+  for (;;) {
+    if (::poll(wanted, 1, 0) > 0) return true;
+    if (caught_signal) return false;
+    ::poll(wanted, 2, -1);
   }
-  return true;
+}
+
+// 0, or the errno of the failure; ECANCELED for a signal that came while nobody read.
+int WriteAll(int fd, std::string_view text) {
+  while (!text.empty()) {
+    if (!WaitWritable(fd)) return ECANCELED;
+    const ssize_t n = ::write(fd, text.data(), std::min(text.size(), kWriteMost));
+    if (n < 0 && errno != EINTR && errno != EAGAIN) return errno;
+    if (n > 0) text.remove_prefix(n);
+  }
+  return 0;
 }
 
 }  // namespace
 
 Console::Console() : shows_progress_(::isatty(STDERR_FILENO) == 1) {
   ::signal(SIGPIPE, SIG_IGN);
-  if (::pipe(signal_pipe) != 0) signal_pipe[0] = signal_pipe[1] = -1;
+  if (::pipe2(signal_pipe, O_CLOEXEC) != 0) signal_pipe[0] = signal_pipe[1] = -1;
   struct sigaction action {};
   action.sa_handler = OnSignal;
   ::sigaction(SIGINT, &action, nullptr);
   ::sigaction(SIGTERM, &action, nullptr);
+  struct sigaction before {};
+  ::sigaction(SIGHUP, nullptr, &before);
+  if (before.sa_handler != SIG_IGN) ::sigaction(SIGHUP, &action, nullptr);  // nohup
 }
 
 bool Console::Print(std::string_view text) {
   std::lock_guard lock(print_mutex);
   if (write_error != 0) return false;
-  if (WriteAll(STDOUT_FILENO, text)) return true;
-  write_error = errno;
-  return false;
+  write_error = WriteAll(STDOUT_FILENO, text);
+  return write_error == 0;
+}
+
+bool Console::ReaderGone() {
+  pollfd stdout_state{.fd = STDOUT_FILENO, .events = 0, .revents = 0};
+  if (::poll(&stdout_state, 1, 0) <= 0 || (stdout_state.revents & (POLLERR | POLLHUP)) == 0)
+    return false;
+  std::lock_guard lock(print_mutex);
+  if (write_error == 0) write_error = EPIPE;
+  return true;
 }
 
 void Console::Tell(std::string_view line) {
@@ -89,20 +116,20 @@ int Console::Wait(std::chrono::milliseconds wait) {
   return caught_signal;
 }
 
-bool Console::WaitForInput() {
+bool Console::WaitForInput(std::chrono::milliseconds wait) {
   pollfd wanted[2] = {{.fd = STDIN_FILENO, .events = POLLIN, .revents = 0},
                       {.fd = signal_pipe[0], .events = POLLIN, .revents = 0}};
   while (!caught_signal) {
-    const int n = ::poll(wanted, 2, -1);
+    const int n = ::poll(wanted, 2, static_cast<int>(wait.count()));
     if (n > 0 && wanted[0].revents != 0) return true;
-    if (n < 0 && errno != EINTR) return true;
+    if (n == 0) return false;
   }
   return false;
 }
 
 int Console::Finish(int exit_code) {
   const int error = write_error;
-  if (error == 0 || error == EPIPE) return exit_code;
+  if (error == 0 || error == EPIPE || error == ECANCELED) return exit_code;
   Tell(std::string("stdout cannot be written: ") + std::strerror(error));
   return exit_code == 0 ? 1 : exit_code;
 }

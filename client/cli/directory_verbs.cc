@@ -1,6 +1,6 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
-#include <thread>
+#include <optional>
 
 #include "datawire/clock.h"
 #include "datawire/limits.h"
@@ -16,10 +16,6 @@ using Json = nlohmann::ordered_json;
 using std::chrono::milliseconds;
 
 constexpr milliseconds kAskAgain{100};
-
-bool IsJson(Format format) {
-  return format == Format::kJson || format == Format::kJsonLines;
-}
 
 std::string JsonText(const Json& value, Format format) {
   return format == Format::kJson ? Pretty(value) : Line(value) + "\n";
@@ -71,6 +67,21 @@ Result<std::vector<Answer>> ResolveOnce(Session& session, const pb::ResolveReque
   return answers;
 }
 
+// What to do about registrations that are there, but not for a plain withdraw; empty if none are.
+std::string HeldBySessions(Session& session, const Address& address,
+                           const std::optional<EndpointUrl>& url) {
+  if (session.arguments.sessions) return "";
+  pb::ResolveRequest request;
+  request.add_addresses(address.text());
+  const auto answers = ResolveOnce(session, request);
+  if (!answers.ok() || answers->front().matched != address) return "";
+  const auto& endpoints = answers->front().endpoints;
+  const bool held = std::any_of(endpoints.begin(), endpoints.end(), [&](const Endpoint& e) {
+    return !e.is_static && (!url || e.url == *url);
+  });
+  return held ? "; a session holds it: end that, or withdraw --sessions" : "";
+}
+
 Json CandidateJson(const pb::ExplainResponse::Candidate& candidate) {
   const auto endpoint = FromWire(candidate.endpoint());
   return {{"at", candidate.at()},
@@ -83,7 +94,8 @@ Json CandidateJson(const pb::ExplainResponse::Candidate& candidate) {
 
 }  // namespace
 
-Result<std::vector<Answer>> ResolveNow(Session& session, const std::vector<Address>& addresses) {
+Result<std::vector<Answer>> ResolveNow(Session& session, const std::vector<Address>& addresses,
+                                       const std::function<bool(const Answer&)>& enough) {
   pb::ResolveRequest request;
   for (const Address& address : addresses) request.add_addresses(address.text());
   if (session.arguments.min_revision)
@@ -91,10 +103,8 @@ Result<std::vector<Answer>> ResolveNow(Session& session, const std::vector<Addre
   const BootTime until = BootClock::now() + session.arguments.wait;
   for (;;) {
     DW_ASSIGN(auto answers, ResolveOnce(session, request));
-    const bool found = std::all_of(answers.begin(), answers.end(), [](const Answer& answer) {
-      return answer.status == AnswerStatus::kFound;
-    });
-    if (found || BootClock::now() + kAskAgain > until) return answers;
+    if (std::all_of(answers.begin(), answers.end(), enough) || BootClock::now() + kAskAgain > until)
+      return answers;
     if (session.console.Wait(kAskAgain) != 0) return Status(Code::kCancelled, "interrupted");
   }
 }
@@ -128,7 +138,8 @@ Result<int> Resolve(Session& session) {
   if (addresses.size() > limits::kResolveBatch)
     return Status(Code::kInvalid, std::to_string(addresses.size()) + " addresses, at most " +
                                       std::to_string(limits::kResolveBatch));
-  DW_ASSIGN(const auto answers, ResolveNow(session, addresses));
+  const auto found = [](const Answer& answer) { return answer.status == AnswerStatus::kFound; };
+  DW_ASSIGN(const auto answers, ResolveNow(session, addresses, found));
   session.console.Print(AnswersText(answers, session.arguments.format));
   int code = 0;
   for (const Answer& answer : answers) code = std::max(code, Judge(session, answer));
@@ -144,42 +155,44 @@ Result<int> List(Session& session) {
 Result<int> Tree(Session& session) {
   DW_ASSIGN(const auto items, ReadAll(session));
   const Format format = session.arguments.format;
-  const bool drawn = format != Format::kName && !IsJson(format);
-  session.console.Print(drawn ? TreeText(items) : ListText(items, format));
+  const bool drawn = format == Format::kTable || format == Format::kWide;
+  session.console.Print(drawn ? TreeText(items, format == Format::kWide) : ListText(items, format));
   return 0;
 }
 
 Result<int> Withdraw(Session& session) {
   const auto& words = session.arguments.words;
   DW_ASSIGN(const Address address, Address::Parse(words[0]));
+  std::optional<EndpointUrl> url;
+  if (words.size() > 1) {
+    DW_ASSIGN(url, EndpointUrl::Parse(words[1]));
+  }
   pb::WithdrawRequest request;
   request.set_op_id(RandomBytes(16));
   auto* withdrawal = request.add_withdrawals();
   withdrawal->set_address(address.text());
-  if (words.size() > 1) {
-    DW_ASSIGN(const EndpointUrl url, EndpointUrl::Parse(words[1]));
-    withdrawal->set_url(url.text());
-  }
+  if (url) withdrawal->set_url(url->text());
   request.set_sessions_too(session.arguments.sessions);
-  DW_ASSIGN(const auto response, session.api.Withdraw(request));
-  const std::string what = address.text() + (words.size() > 1 ? " " + withdrawal->url() : "");
+  const auto response = session.api.Withdraw(request);
+  if (!response.ok() && response.status().code() != Code::kNotFound) return response.status();
+  const Revision revision = response.ok() ? FromWire(response->revision()) : Revision{};
   const Format format = session.arguments.format;
   if (IsJson(format))
     session.console.Print(JsonText({{"address", address.text()},
-                                    {"url", words.size() > 1 ? Json(withdrawal->url()) : Json()},
-                                    {"withdrawn", response.withdrawn()},
-                                    {"revision", ToJson(FromWire(response.revision()))}},
+                                    {"url", url ? Json(url->text()) : Json()},
+                                    {"withdrawn", response.ok() ? response->withdrawn() : 0},
+                                    {"revision", response.ok() ? ToJson(revision) : Json()}},
                                    format));
-  if (response.withdrawn() == 0) {
-    session.console.Tell(what + ": NOT_FOUND, no " + (session.arguments.sessions ? "" : "static ") +
-                         "registration to withdraw");
+  if (!response.ok()) {
+    session.console.Tell(response.status().message() + HeldBySessions(session, address, url));
     return MappingOf(Code::kNotFound).exit_code;
   }
   if (format == Format::kName) session.console.Print(address.text() + "\n");
-  if (format == Format::kShort) session.console.Print(withdrawal->url() + "\n");
+  if (format == Format::kShort && url) session.console.Print(url->text() + "\n");
   if (format == Format::kTable || format == Format::kWide)
-    session.console.Print("withdrawn " + what + "  " + std::to_string(response.withdrawn()) +
-                          "  revision " + FromWire(response.revision()).ToString() + "\n");
+    session.console.Print("withdrawn " + address.text() + (url ? " " + url->text() : "") + "  " +
+                          std::to_string(response->withdrawn()) + "  revision " +
+                          revision.ToString() + "\n");
   return 0;
 }
 
@@ -206,7 +219,7 @@ Result<int> Explain(Session& session) {
     session.console.Print(AnswersText({answer}, format));
     return Judge(session, answer);
   }
-  std::string text = AnswersText({answer}, Format::kTable);
+  std::string text = AnswersText({answer}, format);
   text += "from node " + response.source().node_id() + "\n";
   for (const std::string& step : response.steps()) text += "  " + Printable(step) + "\n";
   if (response.candidates_size() > 0) {

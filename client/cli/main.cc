@@ -1,9 +1,8 @@
-#include <signal.h>
-
 #include <algorithm>
 #include <exception>
 #include <iterator>
 
+#include "datawire/closed_streams.h"
 #include "datawire/resolver.h"
 #include "verbs.h"
 
@@ -20,8 +19,17 @@ constexpr Verb kVerbs[] = {
     {"version", ShowVersion}, {"send", Send},         {"receive", Receive}, {"request", Request},
 };
 
+bool AsksDirectory(const Arguments& arguments) {
+  if (arguments.verb == "send" || arguments.verb == "request")
+    return !IsPhysical(arguments.words.front());
+  return arguments.verb != "version";
+}
+
 Result<int> Run(const Arguments& arguments, Console& console) {
-  DW_ASSIGN(auto servers, FindDirectoryServers(arguments.directory));
+  std::vector<std::string> servers;
+  if (AsksDirectory(arguments)) {
+    DW_ASSIGN(servers, FindDirectoryServers(arguments.directory));
+  }
   Api api({.servers = servers, .timeout = arguments.timeout, .wait = arguments.wait});
   Session session{arguments, console, std::move(servers), api};
   const auto* verb = std::find_if(std::begin(kVerbs), std::end(kVerbs),
@@ -40,13 +48,15 @@ int Main(int argc, char** argv) {
   }
   const Result<int> code = arguments.ok() ? Run(*arguments, console) : arguments.status();
   if (code.ok()) return console.Finish(*code);
-  if (const int signal = console.signal()) return signal == SIGINT ? kExitInterrupted : 0;
+  if (console.signal() != 0) return kExitInterrupted;
   console.Tell(code.status().message());
   return MappingOf(code.status().code()).exit_code;
 }
 
 }  // namespace
 }  // namespace datawire::cli
+
+DW_FILL_CLOSED_STREAMS;
 
 int main(int argc, char** argv) {
   try {

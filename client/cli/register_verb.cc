@@ -1,11 +1,12 @@
-#include <signal.h>
-
-#include <condition_variable>
 #include <mutex>
 #include <nlohmann/json.hpp>
 #include <optional>
+#include <thread>
 
+#include "child.h"
+#include "datawire/clock.h"
 #include "datawire/wire.h"
+#include "port_check.h"
 #include "random_bytes.h"
 #include "render.h"
 #include "tether.h"
@@ -58,47 +59,106 @@ pb::RegisterRequest StaticRequest(const RegistrationSpec& spec) {
 // What the tether's thread tells the verb's.
 struct Acknowledgement {
   std::mutex mutex;
-  std::condition_variable came;
   std::optional<Result<Revision>> result;
 
-  std::optional<Result<Revision>> Wait(milliseconds wait) {
-    std::unique_lock lock(mutex);
-    came.wait_for(lock, wait, [this] { return result.has_value(); });
-    return result;
+  std::optional<Result<Revision>> Take() {
+    std::lock_guard lock(mutex);
+    return std::exchange(result, std::nullopt);
   }
 };
 
+// A session that holds one registration, as long as its port and its program want it.
+class Holding {
+ public:
+  Holding(Session& session, const RegistrationSpec& spec)
+      : arguments_(session.arguments), console_(session.console), spec_(spec) {
+    if (arguments_.check_tcp) check_.emplace(spec.url);
+  }
+
+  Result<int> Run(const std::vector<std::string>& servers) {
+    DW_ASSIGN(tether_,
+              TetherClient::Open({.directory = servers, .ttl = arguments_.ttl, .program = "dw"}));
+    tether_->SetObserver([this](const std::string& line) { console_.Tell(line); });
+    if (!arguments_.command.empty()) {
+      DW_ASSIGN(child_, Child::Start(arguments_.command));
+    }
+    Status status;
+    while (status.ok() && console_.signal() == 0 && !(child_ && child_->Ended())) {
+      status = Step();
+      if (status.ok()) console_.Wait(kLook);
+    }
+    tether_->Close(kByeMost);
+    if (child_) {
+      // It learns of the end after its endpoint has gone.
+      child_->Terminate();
+      while (!child_->Ended()) std::this_thread::sleep_for(kLook);
+    }
+    if (!status.ok()) return status;
+    if (console_.signal() != 0) return kExitInterrupted;
+    return *child_->Ended();
+  }
+
+ private:
+  Status Step() {
+    const BootTime now = BootClock::now();
+    const bool wanted = !check_ || check_->Up(now);
+    if (wanted && !asked_) {
+      asked_ = now;
+      acknowledgement_ = std::make_shared<Acknowledgement>();  // not that of a call before
+      tether_->Register(spec_, [to = acknowledgement_](const Result<Revision>& result) {
+        std::lock_guard lock(to->mutex);
+        to->result = result;
+      });
+    } else if (!wanted && asked_) {
+      console_.Tell(spec_.url.text() + ": " + check_->reason() + "; withdrawn until it answers");
+      tether_->Withdraw(spec_.address, spec_.url, [](const Result<Revision>&) {});
+      asked_.reset();
+      registered_ = false;
+    } else if (!wanted && !told_waiting_) {
+      told_waiting_ = true;
+      console_.Tell(spec_.url.text() + ": " + check_->reason() + "; registered once it answers");
+    }
+    if (!asked_) return {};
+    const auto result = acknowledgement_->Take();
+    if (result && !result->ok()) return result->status();
+    if (result) {
+      registered_ = true;
+      Say(RegisteredText(spec_, false, **result, arguments_.format));
+    }
+    if (!registered_ && !once_ && now - *asked_ > arguments_.timeout + arguments_.wait)
+      return Status(Code::kTimeout, spec_.address.text() +
+                                        ": the registration was not acknowledged within the time "
+                                        "given");
+    once_ = once_ || registered_;
+    return {};
+  }
+
+  // The stdout of a program is its own.
+  void Say(std::string text) {
+    if (!child_) {
+      console_.Print(text);  // the registration is what we are here for, read or not
+      return;
+    }
+    text.pop_back();
+    console_.Tell(text);
+  }
+
+  const Arguments& arguments_;
+  Console& console_;
+  const RegistrationSpec& spec_;
+  std::shared_ptr<Acknowledgement> acknowledgement_;  // of the last Register
+  std::unique_ptr<TetherClient> tether_;
+  std::optional<Child> child_;
+  std::optional<PortCheck> check_;
+  std::optional<BootTime> asked_;
+  bool registered_ = false, once_ = false, told_waiting_ = false;
+};
+
 Result<int> Hold(Session& session, const RegistrationSpec& spec) {
-  const Arguments& arguments = session.arguments;
   // Fails at once, or after --wait, when no directory is there; later ones are waited for.
   DW_RETURN_IF_ERROR(session.api.GetStatus().status());
   session.console.CatchSignals();
-  DW_ASSIGN(
-      auto tether,
-      TetherClient::Open({.directory = session.servers, .ttl = arguments.ttl, .program = "dw"}));
-  Console& console = session.console;
-  tether->SetObserver([&console](const std::string& line) { console.Tell(line); });
-  auto acknowledgement = std::make_shared<Acknowledgement>();
-  tether->Register(spec, [acknowledgement](const Result<Revision>& result) {
-    std::lock_guard lock(acknowledgement->mutex);
-    acknowledgement->result = result;
-    acknowledgement->came.notify_all();
-  });
-  std::optional<Result<Revision>> result;
-  for (milliseconds waited{0}; !result && waited < arguments.timeout + arguments.wait;
-       waited += kLook) {
-    if (console.signal() != 0) break;
-    result = acknowledgement->Wait(kLook);
-  }
-  if (result && !result->ok()) return result->status();
-  if (!result && console.signal() == 0)
-    return Status(Code::kTimeout, spec.address.text() + ": the registration was not acknowledged " +
-                                      "within the time given");
-  bool open = true;
-  if (result) open = console.Print(RegisteredText(spec, false, **result, arguments.format));
-  while (open && console.signal() == 0) console.Wait(kLook);
-  tether->Close(kByeMost);
-  return console.signal() == SIGINT ? kExitInterrupted : 0;
+  return Holding(session, spec).Run(session.servers);
 }
 
 }  // namespace

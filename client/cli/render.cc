@@ -106,6 +106,10 @@ Json ToJson(const Answer& answer) {
           {"endpoints", std::move(endpoints)}};
 }
 
+bool IsJson(Format format) {
+  return format == Format::kJson || format == Format::kJsonLines;
+}
+
 std::string Line(const Json& value) {
   return value.dump(-1, ' ', false, Json::error_handler_t::replace);
 }
@@ -186,7 +190,7 @@ std::string ListText(const std::vector<Listed>& items, Format format) {
   return format == Format::kJson ? Pretty(array) : text;
 }
 
-std::string TreeText(const std::vector<Listed>& items) {
+std::string TreeText(const std::vector<Listed>& items, bool wide) {
   std::string text;
   const Address* before = nullptr;
   for (const Listed& item : items) {
@@ -205,28 +209,77 @@ std::string TreeText(const std::vector<Listed>& items) {
         text += "  " + std::string(AnswerStatusName(item.status)) + "  " + CountText(item) +
                 (item.subtree ? "  subtree" : "");
       text += "\n";
+      if (!wide || depth != item.address.depth()) continue;
+      for (const Endpoint& endpoint : item.endpoints)
+        text += std::string(2 * depth + 4, ' ') + EndpointText(endpoint) + "\n";
     }
     before = &item.address;
   }
   return text;
 }
 
-std::string Printable(std::string_view text) {
+size_t Utf8Prefix(std::string_view text) {
+  size_t at = 0;
+  while (at < text.size()) {
+    const auto byte = [&](size_t i) { return static_cast<unsigned char>(text[at + i]); };
+    const unsigned char first = byte(0);
+    const size_t size = first < 0x80   ? 1
+                        : first < 0xc2 ? 0
+                        : first < 0xe0 ? 2
+                        : first < 0xf0 ? 3
+                        : first < 0xf5 ? 4
+                                       : 0;
+    if (size == 0 || at + size > text.size()) return at;
+    for (size_t i = 1; i < size; ++i)
+      if ((byte(i) & 0xc0) != 0x80) return at;
+    // Shorter forms exist, surrogates, beyond U+10FFFF.
+    if (size > 2 && ((first == 0xe0 && byte(1) < 0xa0) || (first == 0xed && byte(1) > 0x9f) ||
+                     (first == 0xf0 && byte(1) < 0x90) || (first == 0xf4 && byte(1) > 0x8f)))
+      return at;
+    at += size;
+  }
+  return at;
+}
+
+namespace {
+
+std::string Escaped(std::string_view text, bool tab_too) {
   std::string out;
-  for (const char c : text) {
+  const auto hex = [&out](char c) {
+    static constexpr char kDigits[] = "0123456789abcdef";
     const auto byte = static_cast<unsigned char>(c);
-    if (c == '\n') {
+    out += {'\\', 'x', kDigits[byte >> 4], kDigits[byte & 15]};
+  };
+  size_t good = Utf8Prefix(text);
+  for (size_t i = 0; i < text.size(); ++i) {
+    const auto byte = static_cast<unsigned char>(text[i]);
+    if (i == good) {
+      hex(text[i]);
+      good = i + 1 + Utf8Prefix(text.substr(i + 1));
+    } else if (byte == '\n') {
       out += "\\n";
-    } else if (c == '\t') {
-      out += "\\t";
+    } else if (byte == '\t') {
+      out += tab_too ? "\\t" : "\t";
+    } else if (byte == 0xc2 && static_cast<unsigned char>(text[i + 1]) < 0xa0) {
+      hex(text[i]);  // U+0080 to U+009F: control characters, too
+      hex(text[++i]);
     } else if (byte < 0x20 || byte == 0x7f) {
-      static constexpr char kDigits[] = "0123456789abcdef";
-      out += {'\\', 'x', kDigits[byte >> 4], kDigits[byte & 15]};
+      hex(text[i]);
     } else {
-      out += c;
+      out += text[i];
     }
   }
   return out;
+}
+
+}  // namespace
+
+std::string Printable(std::string_view text) {
+  return Escaped(text, true);
+}
+
+std::string PrintableBody(std::string_view text) {
+  return Escaped(text, false);
 }
 
 }  // namespace datawire::cli

@@ -28,13 +28,14 @@ nlohmann::ordered_json ToJson(const Revision& revision);
 nlohmann::ordered_json ToJson(const Endpoint& endpoint);
 /// The documented shape.
 nlohmann::ordered_json ToJson(const Answer& answer);
+bool IsJson(Format format);
 /// One line, without its end.
 std::string Line(const nlohmann::ordered_json& value);
 /// Over several lines, with its end.
 std::string Pretty(const nlohmann::ordered_json& value);
 
 std::string LabelsText(const Endpoint& endpoint);
-/// `amqp://...  up` for one endpoint, as events and explanations show it.
+/// `amqp://... up`
 std::string EndpointText(const Endpoint& endpoint);
 /// Answers of one resolve in a format.
 std::string AnswersText(const std::vector<Answer>& answers, Format format);
@@ -50,9 +51,15 @@ struct Listed {
   std::vector<Endpoint> endpoints;
 };
 std::string ListText(const std::vector<Listed>& items, Format format);
-std::string TreeText(const std::vector<Listed>& items);
+/// `wide`: with the endpoints of each.
+std::string TreeText(const std::vector<Listed>& items, bool wide);
 
-/// Control and non-ASCII bytes as \xNN, newline and tab as \n and \t: one line of a terminal.
+/// How many bytes at the front of `text` are whole UTF-8 characters (RFC 3629).
+size_t Utf8Prefix(std::string_view text);
+/// Fit for one line of a terminal: newline and tab as \n and \t, other control characters and what
+/// is not UTF-8 as \xNN.
 std::string Printable(std::string_view text);
+/// The body of a message as a line: Printable, but a tab stays one.
+std::string PrintableBody(std::string_view text);
 
 }  // namespace datawire::cli

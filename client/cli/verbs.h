@@ -1,5 +1,8 @@
 #pragma once
 
+#include <functional>
+#include <vector>
+
 #include "api.h"
 #include "arguments.h"
 #include "console.h"
@@ -12,7 +15,7 @@ namespace datawire::cli {
 struct Session {
   const Arguments& arguments;
   Console& console;
-  std::vector<std::string> servers;
+  std::vector<std::string> servers;  ///< of the directory; empty for what asks none
   Api& api;
 };
 
@@ -30,8 +33,14 @@ Result<int> Send(Session& session);
 Result<int> Receive(Session& session);
 Result<int> Request(Session& session);
 
-/// The newest answers, asked for until each is FOUND or --wait is over.
-Result<std::vector<Answer>> ResolveNow(Session& session, const std::vector<Address>& addresses);
+/// The newest answers, asked for until each is `enough` or --wait is over.
+Result<std::vector<Answer>> ResolveNow(Session& session, const std::vector<Address>& addresses,
+                                       const std::function<bool(const Answer&)>& enough);
+/// Whether a target of `send` and `request` is a URL, which no directory is asked for.
+bool IsPhysical(std::string_view target);
+/// Makes sure that somebody may take a message for `target`, as long as --wait allows: 0, or the
+/// exit code, its reason told.
+Result<int> FindPeer(Session& session);
 /// The exit code of an answer, and why on stderr when it is not 0.
 int Judge(Session& session, const Answer& answer);
 

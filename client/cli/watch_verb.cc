@@ -1,5 +1,3 @@
-#include <signal.h>
-
 #include <atomic>
 #include <nlohmann/json.hpp>
 #include <thread>
@@ -85,10 +83,7 @@ class Follower {
   }
 
  private:
-  bool json() const {
-    return session_.arguments.format == Format::kJson ||
-           session_.arguments.format == Format::kJsonLines;
-  }
+  bool json() const { return IsJson(session_.arguments.format); }
 
   bool Mark(const char* event, const char* text, const pb::Revision& at) {
     const Revision revision = FromWire(at);
@@ -143,7 +138,7 @@ Result<int> Watch(Session& session) {
   console.CatchSignals();
   std::atomic<bool> ended{false};
   std::thread canceller([&] {
-    while (!ended && console.signal() == 0) console.Wait(kLook);
+    while (!ended && console.signal() == 0 && !console.ReaderGone()) console.Wait(kLook);
     session.api.Cancel();
   });
   const BootTime until = BootClock::now() + session.arguments.wait;
@@ -169,8 +164,8 @@ Result<int> Watch(Session& session) {
   }
   ended = true;
   canceller.join();
-  if (console.signal() == SIGINT) return kExitInterrupted;
-  if (console.signal() == SIGTERM || last.code() == Code::kCancelled) return 0;
+  if (console.signal() != 0) return kExitInterrupted;
+  if (last.code() == Code::kCancelled) return 0;  // nobody reads on
   return last;
 }
 
