@@ -78,6 +78,10 @@ Status Check(const std::string& listen, const std::string& http_listen, Config* 
   DW_RETURN_IF_ERROR(CheckId("--node-id", config->node_id));
   DW_ASSIGN(config->listen, Listener("--listen", listen, config->insecure));
   DW_ASSIGN(config->http_listen, Listener("--http-listen", http_listen, config->insecure));
+  if (config->listen == config->http_listen && config->listen.port != 0) {
+    return Status(Code::kInvalid, "--listen and --http-listen are both " + Shown(listen) +
+                                      ": each needs a port of its own");
+  }
   return Status::Ok();
 }
 
@@ -130,6 +134,9 @@ Result<Invocation> ParseCommandLine(int argc, const char* const* argv) {
     return invocation;
   } catch (const CLI::ConfigError& error) {
     return BadKey(app["--config"]->as<std::string>(), error.what());
+  } catch (const CLI::FileError&) {
+    return Status(Code::kInvalid, "--config " + Shown(app["--config"]->as<std::string>()) +
+                                      " cannot be read: name a file of lines key = value");
   } catch (const CLI::Error& error) {
     return Status(Code::kInvalid, OneLine(error.what()) + " (see --help)");
   }

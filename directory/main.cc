@@ -19,6 +19,7 @@
 #include "datawire/closed_streams.h"
 #include "engine/embedded.h"
 #include "grpc/server.h"
+#include "ops/bind_failure.h"
 #include "ops/http.h"
 #include "ops/log.h"
 #include "ops/process.h"
@@ -96,11 +97,19 @@ class Ticker {
 };
 
 Result<std::unique_ptr<View>> OpenView(const Config& config, const std::string& data) {
+  std::error_code none;
+  if (std::filesystem::exists(data, none) && !std::filesystem::is_directory(data, none)) {
+    return Status(Code::kInvalid,
+                  "data directory " + data + " is a file: name a directory with --data");
+  }
   if (config.dev) {
     const auto second = static_cast<uint64_t>(WallMillis() / 1000);
     return View::Create(data, View::Authority{.cluster_id = "dev", .epoch = second});
   }
   if (config.init) {
+    // A start that fails must not leave an initialised directory, which --init refuses.
+    DW_RETURN_IF_ERROR(TryBind(config.listen));
+    DW_RETURN_IF_ERROR(TryBind(config.http_listen));
     const std::string id = config.cluster_id.empty() ? RandomHex(8) : config.cluster_id;
     return View::Create(data, View::Authority{.cluster_id = id, .epoch = 1});
   }

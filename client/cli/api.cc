@@ -20,6 +20,7 @@ using std::chrono::milliseconds;
 
 constexpr milliseconds kAgain{100};  // between rounds over the servers while waiting
 constexpr milliseconds kAttemptLeast{100};
+constexpr int kConnectMost = 3'600'000;  // ms
 
 // gRPC's chain of reasons ends with the one that says something: `Connection refused`.
 std::string Reason(const std::string& chain) {
@@ -76,7 +77,8 @@ struct Api::Impl {
     Server& server = servers[index];
     if (!server.channel) {
       grpc::ChannelArguments args;
-      args.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, 100);
+      // Not a back-off but the time a connection may take: the call's own deadline decides.
+      args.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, kConnectMost);
       args.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, 100);
       args.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, 500);
       args.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);
@@ -244,7 +246,8 @@ Status Api::Watch(const pb::WatchRequest& request,
   if (impl_->cancelled || enough) return {Code::kCancelled, "cancelled"};
   if (silent)
     return {Code::kTimeout, "directory " + server + " did not answer within the time given"};
-  if (status.ok()) return {Code::kUnavailable, "directory " + server + " ended the stream"};
+  if (status.ok() || status.code() == Code::kCancelled)  // not by us
+    return {Code::kUnavailable, "directory " + server + " ended the stream"};
   return status;
 }
 

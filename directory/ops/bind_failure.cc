@@ -9,7 +9,7 @@
 
 namespace datawire::directory {
 
-Status BindFailure(const HostPort& at) {
+Status TryBind(const HostPort& at) {
   const std::string what = "cannot listen on " + at.ToString() + ": ";
   addrinfo hints{};
   hints.ai_socktype = SOCK_STREAM;
@@ -35,10 +35,17 @@ Status BindFailure(const HostPort& at) {
     ::close(socket);
   }
   ::freeaddrinfo(found);
-  if (error == 0) return Status(Code::kUnavailable, what + "it was in use a moment ago, try again");
+  if (error == 0) return Status::Ok();
   std::string why = std::generic_category().message(error);
   if (error == EADDRINUSE) why += ": another server runs there, choose another port (0: any)";
   return Status(Code::kUnavailable, what + why);
+}
+
+Status BindFailure(const HostPort& at) {
+  const Status failure = TryBind(at);
+  if (!failure.ok()) return failure;
+  return Status(Code::kUnavailable,
+                "cannot listen on " + at.ToString() + ": it was in use a moment ago, try again");
 }
 
 }  // namespace datawire::directory

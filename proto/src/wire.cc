@@ -21,7 +21,8 @@ bool Plain(std::string_view text) {
 Status CheckText(std::string_view what, std::string_view text, size_t most) {
   if (text.size() > most) return TooLong(what, text.size(), most);
   if (!Plain(text))
-    return {Code::kInvalid, std::string(what) + " holds a space, quote or unprintable character"};
+    return {Code::kInvalid, std::string(what) + " " + Shown(text) +
+                                " holds a space, quote, backslash or unprintable character"};
   return {};
 }
 
