@@ -187,8 +187,10 @@ Status Serve(const Config& config, Signals& signals, Logger& logger) {
     logger.Info("stopping", {{"signal", signal == SIGTERM ? "SIGTERM" : "SIGINT"}});
     stopping = true;
     directory->Stop();
-    grpc->Stop();
   }
+  // After the last tick: Stop takes away what Tick uses.
+  grpc->Tick(BootClock::now(), false);
+  grpc->Stop();
   http->Stop();
   log->Stop();
   return Status::Ok();
