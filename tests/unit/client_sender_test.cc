@@ -383,6 +383,38 @@ TEST_F(SenderTest, AMessageOverThePeersLimitIsRejected) {
       << "its credit was not used up";
 }
 
+TEST_F(SenderTest, ASessionThatThePeerClosesIsALostLink) {
+  RawPeer peer([&](int number, amqp::Hooks& hooks) {
+    hooks.receiver_open = Takes(10);
+    hooks.message = [number](proton::delivery& delivery, proton::message&) {
+      if (number == 0) return delivery.session().close();
+      delivery.accept();
+    };
+  });
+  const DeliveryOutcome outcome = Outcome(Open(peer.url())->Send(proton::message("x")));
+  EXPECT_EQ(outcome.end, End::kAccepted);
+  EXPECT_EQ(outcome.attempts, 2u);
+}
+
+TEST_F(SenderTest, APeerThatDrainsGetsItsCreditBackAndMayGiveMore) {
+  int drained = 0;
+  RawPeer peer([&](int, amqp::Hooks& hooks) {
+    hooks.receiver_open = [](proton::receiver& receiver) {
+      Takes(5)(receiver);
+      receiver.drain();
+    };
+    hooks.message = [](proton::delivery& delivery, proton::message&) { delivery.accept(); };
+    hooks.drain_finish = [&](proton::receiver& receiver) {
+      board_.Change([&] { ++drained; });
+      receiver.add_credit(1);
+    };
+  });
+  const auto sender = Open(peer.url());
+  Delivery delivery = sender->Send(proton::message("x"));
+  EXPECT_TRUE(board_.Await([&] { return drained == 1; }));
+  EXPECT_EQ(delivery.Wait().end, End::kAccepted);
+}
+
 TEST_F(SenderTest, SendersToOnePeerShareItsConnection) {
   RawPeer peer([&](int, amqp::Hooks& hooks) {
     hooks.receiver_open = Takes(10);
