@@ -24,6 +24,16 @@ void Guard::Threw(const char* what) {
                      Status(Code::kInternal, std::string("an AMQP handler threw: ") + what)};
 }
 
+namespace {
+bool HasLinks(const proton::session& session) {
+  pn_session_t* s = native::Of(session);
+  for (pn_link_t* l = pn_link_head(pn_session_connection(s), 0); l; l = pn_link_next(l, 0)) {
+    if (pn_link_session(l) == s) return true;
+  }
+  return false;
+}
+}  // namespace
+
 void Guard::Sweep() {
   for (proton::link& link : closed_links_) {
     std::erase(refused_, link);
@@ -34,7 +44,14 @@ void Guard::Sweep() {
     const auto within = [&](const proton::link& link) { return link.session() == session; };
     std::erase_if(refused_, within);
     std::erase_if(admitted_, within);
-    Free(session);
+    if (!HasLinks(session)) {
+      Free(session);
+    } else if (++kept_sessions_ > max_links_ && !failure_) {
+      failure_ = Failure{
+          "amqp:resource-limit-exceeded",
+          Status(Code::kUnavailable, "the peer ended more than " + std::to_string(max_links_) +
+                                         " sessions with links on them")};
+    }
   }
   closed_links_.clear();
   closed_sessions_.clear();

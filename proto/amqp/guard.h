@@ -35,7 +35,8 @@ class Guard final : public proton::messaging_handler {
   const std::optional<Failure>& remote_error() const { return remote_error_; }
 
   /// Frees closed links and sessions, which proton keeps for as long as their connection; outside
-  /// of a dispatch only.
+  /// of a dispatch only. A session that ended with links on it stays: freeing it would free them
+  /// under those who hold them, whom proton tells nothing of their end.
   void Sweep();
 
   void on_transport_open(proton::transport& t) override;
@@ -92,6 +93,7 @@ class Guard final : public proton::messaging_handler {
   std::optional<Failure> remote_error_;
   std::vector<proton::link> closed_links_;
   std::vector<proton::session> closed_sessions_;
+  size_t kept_sessions_ = 0;                      // ended with links on them; at most max_links_
   std::vector<proton::link> admitted_, refused_;  // of the peer's making, not closed by it yet
 };
 

@@ -310,6 +310,51 @@ TEST_F(AmqpHostileTest, LinksBeyondTheLimitAreRefusedAndTheRestLives) {
   EXPECT_GT(again.credit(), 0);
 }
 
+TEST_F(AmqpHostileTest, ASessionThatEndsUnderItsLinksHarmsNobodyEvenOnItsConnection) {
+  std::vector<proton::delivery> held;
+  serve = [&](End& end) {
+    end.hooks->receiver_open = [](proton::receiver& r) {
+      r.open(proton::receiver_options().auto_accept(r.target().address() == "probe"));
+    };
+    end.hooks->message = [&](proton::delivery& d, proton::message&) { held.push_back(d); };
+  };
+  const Halt halt(this);
+  Start();
+  Peer peer(listener->bound().port);
+  for (uint64_t round = 1; round <= 20; ++round) {
+    proton::session session = peer.driver.connection().open_session();
+    proton::sender sender = session.open_sender("evil");
+    ASSERT_TRUE(peer.RunUntil([&] { return sender.credit() > 0; })) << round;
+    ASSERT_TRUE(Send(sender, proton::message("m"), round).ok());
+    session.close();
+    ASSERT_TRUE(peer.RunUntil([&] { return session.closed(); })) << round;
+  }
+  auto server = Served(1);
+  bool settled = false;
+  server->connection->Post([&] {
+    for (proton::delivery& d : held) d.accept();  // as a handler does that answers late
+    held.clear();
+    board.Change([&] { settled = true; });
+  });
+  EXPECT_TRUE(board.Await([&] { return settled; }));
+  EXPECT_TRUE(StillOpen(server));
+  EXPECT_TRUE(Works());
+}
+
+TEST_F(AmqpHostileTest, SessionsThatEndUnderTheirLinksAreBounded) {
+  const Halt halt(this);
+  Start();
+  Peer peer(listener->bound().port);
+  for (int round = 0; round < 200 && !peer.driver.remote_closed(); ++round) {
+    proton::session session = peer.driver.connection().open_session();
+    proton::sender sender = session.open_sender("evil");
+    peer.RunUntil([&] { return sender.credit() > 0 || peer.driver.remote_closed(); });
+    session.close();
+    peer.RunUntil([&] { return session.closed() || peer.driver.remote_closed(); });
+  }
+  EndsAlone(peer, "amqp:resource-limit-exceeded");
+}
+
 TEST_F(AmqpHostileTest, AChannelBeyondTheLimitEndsItsConnection) {
   ConnectionOptions options = Quick();
   options.max_channels = 4;
