@@ -353,6 +353,8 @@ TEST_F(AmqpHostileTest, SessionsThatEndUnderTheirLinksAreBounded) {
     peer.RunUntil([&] { return session.closed() || peer.driver.remote_closed(); });
   }
   EndsAlone(peer, "amqp:resource-limit-exceeded");
+  EXPECT_NE(Served(1)->closed->message().find("more than 64 sessions"), std::string::npos)
+      << Served(1)->closed->message();
 }
 
 TEST_F(AmqpHostileTest, AChannelBeyondTheLimitEndsItsConnection) {
