@@ -57,7 +57,10 @@ class Attempt final : public grpc::ClientBidiReactor<pb::TetherRequest, pb::Teth
         on_lost_(std::move(on_lost)) {}
 
   void Start() {
-    self_ = shared_from_this();
+    {
+      std::lock_guard lock(mutex_);
+      self_ = shared_from_this();
+    }
     stub_->async()->Tether(&context_, this);
     AddHold();  // released by Cancel or the first failed read: writes may start until then
     StartRead(&incoming_);
@@ -101,6 +104,9 @@ class Attempt final : public grpc::ClientBidiReactor<pb::TetherRequest, pb::Teth
   }
 
   void OnDone(const grpc::Status& status) override {
+    {
+      std::lock_guard lock(mutex_);
+    }  // with Start's: ThreadSanitizer cannot see gRPC's own hand-over
     const OnLost on_lost = std::move(on_lost_);
     on_lost(std::move(self_),
             Status(Code::kUnavailable,

@@ -70,7 +70,10 @@ class Stream : public grpc::ClientBidiReactor<pb::SubscribeRequest, pb::Subscrib
 
   static void Start(const std::shared_ptr<Stream>& self) {
     self->open_->Add();
-    self->self_ = self;
+    {
+      std::lock_guard lock(self->mutex_);
+      self->self_ = self;
+    }
     self->stub_->async()->Subscribe(&self->context_, self.get());
     self->AddHold();
     self->StartCall();
@@ -111,6 +114,9 @@ class Stream : public grpc::ClientBidiReactor<pb::SubscribeRequest, pb::Subscrib
   }
 
   void OnDone(const grpc::Status& status) override {
+    {
+      std::lock_guard lock(mutex_);
+    }  // with Start's: ThreadSanitizer cannot see gRPC's own hand-over
     Status why = status.ok() ? Status(Code::kUnavailable, server_ + ": ended the stream")
                              : FromGrpc(status, server_);
     sink_->OnStream({.stream = number_,
