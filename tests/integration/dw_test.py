@@ -496,7 +496,7 @@ class Watching(Case):
                     self.assertEqual(later.output(), "//r/b\n")
 
     def test_it_ends_when_its_reader_goes(self):
-        self.shell('"$dw" watch | head -1; exit ${PIPESTATUS[0]}')
+        self.shell('"$dw" watch $domain | head -2; exit ${PIPESTATUS[0]}')  # the two marks: nothing more will come
 
 
 class Denying(grpc.GenericRpcHandler):
