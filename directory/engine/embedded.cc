@@ -10,6 +10,7 @@
 #include <thread>
 
 #include "datawire/limits.h"
+#include "engine/ballast.h"
 #include "engine/group.h"
 #include "view/view.h"
 
@@ -19,7 +20,7 @@ namespace {
 using namespace std::chrono_literals;
 
 constexpr auto kSlowCommit = 1s;     // a commit that takes longer: not healthy
-constexpr auto kRetryEvery = 250ms;  // after a failure, and between looks at the free space
+constexpr auto kRetryEvery = 250ms;  // after a failure
 constexpr auto kStopMost = 5s;       // Stop gives what is queued so long
 
 Outcome Refusal(Status why) {
@@ -30,7 +31,11 @@ Outcome Refusal(Status why) {
 
 class Embedded final : public Log {
  public:
-  explicit Embedded(View& view) : view_(view), last_ok_(BootClock::now()) {
+  explicit Embedded(View& view)
+      : view_(view),
+        ballast_(*view.db().GetFileSystem(), view.path() + "/ballast",
+                 view.options().reserve_bytes),
+        last_ok_(BootClock::now()) {
     writer_ = std::thread([this] { Run(); });
   }
   ~Embedded() override { Stop(); }
@@ -58,12 +63,14 @@ class Embedded final : public Log {
   void Commit(std::deque<Item>& work);
   void Take(Item item, Group& group, std::vector<Answer>& answers);
   Status Write(const Group& group);
+  Status WriteOrMakeRoom(const Group& group);
   Status Blocked(const Op& op);
-  void LookAtSpace(BootTime now);
-  void TryResume(BootTime now);
+  void LookAtSpace();
+  bool Resume();
   void SetHealth(const Status& status);
 
   View& view_;
+  Ballast ballast_;  // writer thread only
   std::thread writer_;
   std::mutex stop_mutex_;  // one Stop at a time; held while joining
 
@@ -78,7 +85,7 @@ class Embedded final : public Log {
 
   // Writer thread only.
   bool space_low_ = false, failed_ = false, resumable_ = false;
-  BootTime space_seen_{}, resume_tried_{};
+  BootTime resume_tried_{};
   std::string space_;
 };
 
@@ -145,8 +152,7 @@ void Embedded::Stop() {
 void Embedded::Run() {
   std::deque<Item> work;
   while (WaitForWork(&work)) {
-    const BootTime now = BootClock::now();
-    TryResume(now);
+    if (failed_ && BootClock::now() - resume_tried_ >= kRetryEvery) Resume();
     while (!work.empty()) Commit(work);
   }
 }
@@ -174,7 +180,7 @@ void Embedded::Commit(std::deque<Item>& work) {
     committing_since_ = now;
     if (stopping_) stop_by = stop_by_;
   }
-  LookAtSpace(now);
+  LookAtSpace();
   const Revision applied = view_.Applied();
   Group group({applied.epoch, applied.number + 1},
               [this](const std::string& key) { return view_.Get(key); });
@@ -193,7 +199,7 @@ void Embedded::Commit(std::deque<Item>& work) {
     }
     work.pop_front();
   }
-  const Status written = group.writes() ? Write(group) : Status::Ok();
+  const Status written = group.writes() ? WriteOrMakeRoom(group) : Status::Ok();
   if (group.writes()) SetHealth(written);
   {
     const std::lock_guard lock(mutex_);
@@ -235,46 +241,54 @@ Status Embedded::Write(const Group& group) {
   resumable_ = status.IsNoSpace() || status.subcode() == rocksdb::Status::kNoSpace;
   resume_tried_ = BootClock::now();
   if (resumable_)
-    return Status(Code::kOverloaded, "not written, no space on the disc of " + view_.path())
-        .set_retry_after(1s);
-  return {Code::kUnavailable, "not written, the store must be reopened: restart the directory (" +
-                                  status.ToString() + ")"};
+    return Status(Code::kOverloaded, "no space on the disc of " + view_.path()).set_retry_after(1s);
+  return {Code::kOutcomeUnknown,
+          "a write to the disc failed, the store must be reopened: restart "
+          "the directory (" +
+              status.ToString() + ")"};
+}
+
+// A lack of space first costs the ballast. What is in the group then goes through if it frees
+// space; it has other ops only if the space went after the look at it.
+Status Embedded::WriteOrMakeRoom(const Group& group) {
+  Status written = Write(group);
+  if (!failed_ || !resumable_ || !ballast_.Release()) return written;
+  return Resume() && group.frees_space() ? Write(group) : written;
 }
 
 Status Embedded::Blocked(const Op& op) {
   const bool only_reads = op.changes.empty();
   if (failed_) {
     const std::lock_guard lock(mutex_);
-    if (resumable_ && op.frees_space) return {Code::kUnavailable, failure_.message()};
-    return failure_;
+    if (resumable_) return failure_;
+    return {Code::kUnavailable, "not written: " + failure_.message()};
   }
   if (space_low_ && !op.frees_space && !only_reads)
     return Status(Code::kOverloaded, space_).set_retry_after(1s);
   return {};
 }
 
-// Below the reserve only ops that free space go through: with what is left of it a withdraw can
-// still be written and compaction can still work.
-void Embedded::LookAtSpace(BootTime now) {
+// Below the reserve only ops that free space go through, and until the ballast is back: with what
+// is left a withdraw can still be written and compaction can still work.
+void Embedded::LookAtSpace() {
   const uint64_t reserve = view_.options().reserve_bytes;
-  if (reserve == 0 || now - space_seen_ < kRetryEvery) return;
-  space_seen_ = now;
   uint64_t free = 0;
-  if (!view_.db().GetEnv()->GetFreeSpace(view_.path(), &free).ok()) return;
-  space_low_ = free < reserve;
+  if (reserve == 0 || !view_.db().GetEnv()->GetFreeSpace(view_.path(), &free).ok()) return;
+  if (!ballast_.complete() && free >= 2 * reserve) ballast_.Take();
+  space_low_ = free < reserve || !ballast_.complete();
   if (space_low_)
     space_ = "no space: " + std::to_string(free >> 10) + " KiB are free on the disc of " +
-             view_.path() + ", at least " + std::to_string(reserve >> 10) + " KiB are wanted";
+             view_.path() + ", at least " + std::to_string(reserve >> 9) + " KiB are wanted";
 }
 
 // After a lack of space RocksDB goes on once there is some; any other failed write or sync leaves
 // it unknown what the disc holds, and only reopening tells.
-void Embedded::TryResume(BootTime now) {
-  if (!failed_ || !resumable_ || now - resume_tried_ < kRetryEvery) return;
-  resume_tried_ = now;
-  if (!view_.db().Resume().ok()) return;
+bool Embedded::Resume() {
+  resume_tried_ = BootClock::now();
+  if (!resumable_ || !view_.db().Resume().ok()) return false;
   failed_ = false;
   SetHealth(Status::Ok());
+  return true;
 }
 
 void Embedded::SetHealth(const Status& status) {

@@ -11,9 +11,9 @@ class View;
 /// The log of one machine, in the view's own RocksDB: one writer thread forms groups, checks guards
 /// on the state before the group, stages through the view into one WriteBatch together with the
 /// revision, writes it with a sync, publishes, answers. It takes what is queued and never lingers.
-/// After a failed write or sync nothing is acknowledged and all ops are refused; where the cause
-/// was a lack of space it tries again by itself, else the store must be reopened. `view` outlives
-/// it.
+/// After a failed write or sync nothing is acknowledged, what was in it has kOutcomeUnknown, later
+/// ops are refused, and the store must be reopened. A lack of space refuses ops that do not free
+/// some (kOverloaded); it ends by itself. `view` outlives it.
 Result<std::unique_ptr<Log>> OpenEmbedded(View& view);
 
 }  // namespace datawire::directory

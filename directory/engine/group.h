@@ -31,6 +31,8 @@ class Group {
   Outcome Add(Op& op);
 
   bool writes() const { return !batch_.puts.empty() || !batch_.erased.empty(); }
+  /// All of its ops do.
+  bool frees_space() const { return frees_space_; }
   const Batch& batch() const { return batch_; }
 
  private:
@@ -42,7 +44,7 @@ class Group {
   Batch batch_;
   absl::flat_hash_set<std::string> written_;
   size_t ops_ = 0, bytes_ = 0;
-  bool alone_ = false;
+  bool alone_ = false, frees_space_ = true;
 };
 
 }  // namespace datawire::directory

@@ -49,8 +49,8 @@ struct Op {
 
 /// What became of an op. Value.
 struct Outcome {
-  /// OK; kConflict: a guard failed and nothing was written; kOverloaded: the queue is full;
-  /// kUnavailable: not written; kOutcomeUnknown: only after the deadline.
+  /// OK; kConflict: a guard failed and nothing was written; kOverloaded: the queue or the disc is
+  /// full; kUnavailable: not written; kOutcomeUnknown: after the deadline, or the disc failed.
   Status status;
   Revision at;  ///< OK: the commit's revision. Else: a revision at which the guard failed
   std::vector<Record> read;  ///< guard failed: the record of read_on_failure, if it exists
