@@ -105,6 +105,7 @@ bool IsRecord(std::string_view key) {
 }
 
 std::string After(std::string prefix) {
+  while (prefix.back() == '\xff') prefix.pop_back();  // a session id may end so
   prefix.back() = static_cast<char>(static_cast<unsigned char>(prefix.back()) + 1);
   return prefix;
 }

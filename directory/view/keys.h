@@ -41,7 +41,7 @@ std::string Sweep(Queue queue, uint64_t since, std::string_view key);  ///< w/
 std::string History(uint64_t revision);                                ///< h/
 /// True for keys that an op may write.
 bool IsRecord(std::string_view key);
-/// The first key after all that begin with `prefix`; `prefix` does not end in \xff.
+/// The first key after all that begin with `prefix`, which is not all \xff.
 std::string After(std::string prefix);
 }  // namespace keys
 

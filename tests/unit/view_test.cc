@@ -101,6 +101,24 @@ TEST_F(ViewTest, EndingASessionChangesAllItsRowsInOneRevision) {
   EXPECT_EQ(view_->counts().sessions, 0u);
 }
 
+TEST_F(ViewTest, ASessionsEndTakesItsRowsWhateverItsIdIs) {
+  for (const std::string& id :
+       {std::string(15, 's') + '\xff', std::string(16, '\xff'), std::string(16, '\0')}) {
+    driver_->Open(id).Commit();
+    driver_->Register("//d/a", "1", {.session = id}).Commit();
+    EXPECT_EQ(view_->RegistrationsOf(id).value().size(), 1u);
+    driver_->End(id, pb::REASON_CLOSED).Commit();
+    EXPECT_EQ(Answer(*view_, "//d/a"), "NOT_FOUND");
+    for (int sweep = 0; sweep < 2; ++sweep) {
+      for (const Due& due : view_->DueTombstones(view_->Applied().number, 10))
+        driver_->Erase(due.key);
+      driver_->Commit();
+    }
+    EXPECT_TRUE(view_->RegistrationsOf(id).value().empty());
+    EXPECT_FALSE(view_->Get(keys::SessionEnded(id)).value().has_value());
+  }
+}
+
 TEST_F(ViewTest, TheLastEndpointThatExpiresStaysSuspectUntilANewOneIsUp) {
   driver_->Open("s").Open("t").Commit();
   driver_->Register("//d/a", "1", {.session = "s"}).Commit();
