@@ -48,7 +48,7 @@ Node::Node(const std::string& folder)
       disc_(std::make_shared<FailingDisc>(folder)),
       env_(rocksdb::NewCompositeEnv(disc_)) {}
 
-Status Node::Start() {
+Status Node::Start(std::optional<BootTime> simulated) {
   ViewOptions options;
   options.env = env_.get();
   options.row_cache_bytes = options.block_cache_bytes = 4 << 20;
@@ -59,8 +59,9 @@ Status Node::Start() {
   if (!view.ok()) return view.status();
   view_ = std::move(*view);
   DW_ASSIGN(log_, OpenEmbedded(*view_));
-  DW_ASSIGN(directory_,
-            Directory::Open(*view_, *log_, {"node-1", "run", /*seed=*/0}, BootClock::now()));
+  DW_ASSIGN(directory_, Directory::Open(*view_, *log_, {"node-1", "run", /*seed=*/0},
+                                        simulated.value_or(BootClock::now())));
+  if (simulated) return {};
   stopping_ = false;
   ticker_ = std::thread([this] {
     std::mutex mutex;

@@ -2,6 +2,7 @@
 
 #include <atomic>
 #include <memory>
+#include <optional>
 #include <string>
 #include <thread>
 
@@ -23,19 +24,20 @@ class CrashFolder {
   std::string path_;
 };
 
-/// A directory node in this process, on a disc that can fail: engine, view and core, with the
-/// thread that ticks them. Time is the real one.
+/// A directory node in this process, on a disc that can fail: engine, view and core, with a thread
+/// that ticks them in real time, unless it is started at a time of the test's own.
 class Node {
  public:
   explicit Node(const std::string& folder);
   ~Node() { Stop(); }
 
   /// Creates the store if the folder has none. Not OK: it did not open.
-  Status Start();
+  Status Start(std::optional<BootTime> simulated = {});
   void Stop();
 
   FailingDisc& disc() { return *disc_; }
   View& view() { return *view_; }
+  Log& log() { return *log_; }
   Directory& directory() { return *directory_; }
 
  private:
