@@ -3,8 +3,11 @@
 //   `+ KIND EPOCH:NUMBER ADDRESS URL`   acknowledged: registered
 //   `? KIND ADDRESS`                    about to be withdrawn: in doubt from here
 //   `- KIND EPOCH:NUMBER ADDRESS`       acknowledged: withdrawn
-// On SIGTERM it stops after the operations in flight, says `= done` and holds its sessions; the
-// second SIGTERM ends it.
+// With `--history FILE` it also writes what each operation was, when it began and ended and what
+// came of it, as history_checker.h has it; `--shared N` threads more then register, withdraw and
+// read the same few addresses below //shared. An operation tried again is another one, the first is
+// open. On SIGTERM it stops after the operations in flight, says `= done` and holds its sessions;
+// the second SIGTERM ends it.
 
 #include <grpcpp/grpcpp.h>
 #include <unistd.h>
@@ -15,8 +18,10 @@
 #include <random>
 #include <thread>
 
+#include "datawire/clock.h"
 #include "datawire/directory/v1/directory.grpc.pb.h"
 #include "flags.h"
+#include "marks.h"
 #include "tether.h"
 
 namespace {
@@ -26,6 +31,10 @@ using datawire::Revision;
 
 constexpr size_t kSessionMost = 900;  // registrations of one session; the rule is 1,000
 constexpr int kKept = 4;              // every so many-th registration stays
+constexpr char kLabel[] = "value";
+// Shared addresses: so many at a time, each for so many operations, so that what is outstanding
+// when the directory is killed stays little for each.
+constexpr uint64_t kShared = 3, kSharedOps = 40;
 
 std::atomic<bool> stopping{false};
 
@@ -36,6 +45,36 @@ void Say(std::string line) {
     std::_Exit(1);
   }
 }
+
+/// The history, if one is wanted. Thread-safe.
+class Story {
+ public:
+  void Open(const std::string& path) { file_ = std::make_unique<datawire::harness::Marks>(path); }
+  /// `what`: `register VALUE`, `withdraw` or `read`. The operation's id.
+  uint64_t Call(const std::string& key, const std::string& what) {
+    const uint64_t id = ++last_;
+    Line("call " + std::to_string(id) + ' ' + Now() + ' ' + key + ' ' + what);
+    return id;
+  }
+  void Ok(uint64_t id, Revision at, const std::string& value = "") {
+    Line("ok " + std::to_string(id) + ' ' + Now() + ' ' + at.ToString() + ' ' + value);
+  }
+  void None(uint64_t id) { Line("none " + std::to_string(id) + ' ' + Now() + " 0:0"); }
+  /// It was done by now, if ever.
+  void Cut(uint64_t id) { Line("cut " + std::to_string(id) + ' ' + Now()); }
+
+ private:
+  static std::string Now() {
+    return std::to_string(datawire::BootClock::now().time_since_epoch().count());
+  }
+  void Line(const std::string& text) {
+    if (file_) file_->Line(text);
+  }
+  std::unique_ptr<datawire::harness::Marks> file_;
+  std::atomic<uint64_t> last_{0};
+};
+
+Story story;
 
 /// What one thread does to the directory; both calls return when acknowledged.
 class Writer {
@@ -59,15 +98,23 @@ class StaticWriter final : public Writer {
   }
 
   Revision Register(const std::string& address, const std::string& url) override {
+    return Register(address, url, "1");
+  }
+  Revision Register(const std::string& address, const std::string& url, const std::string& value) {
     pb::RegisterRequest request;
     request.set_op_id(OpId());
     pb::TetherRequest::Registration* registration = request.add_registrations();
     registration->set_address(address);
     registration->mutable_endpoint()->set_url(url);
+    (*registration->mutable_endpoint()->mutable_labels())[kLabel] = value;
     pb::RegisterResponse response;
-    Insist(
-        [&](grpc::ClientContext* context) { return stub_->Register(context, request, &response); });
-    return {response.revision().epoch(), response.revision().number()};
+    const Done done = Insist(address, "register " + value, [&](grpc::ClientContext* context) {
+      return stub_->Register(context, request, &response);
+    });
+    const Revision at{response.revision().epoch(), response.revision().number()};
+    // A second try may get the revision of the first one.
+    story.Ok(done.id, done.first ? at : Revision{});
+    return at;
   }
   Revision Withdraw(const std::string& address, const std::string& url) override {
     pb::WithdrawRequest request;
@@ -76,9 +123,30 @@ class StaticWriter final : public Writer {
     withdrawal->set_address(address);
     withdrawal->set_url(url);
     pb::WithdrawResponse response;
-    Insist(
-        [&](grpc::ClientContext* context) { return stub_->Withdraw(context, request, &response); });
-    return {response.revision().epoch(), response.revision().number()};
+    const Done done = Insist(address, "withdraw", [&](grpc::ClientContext* context) {
+      return stub_->Withdraw(context, request, &response);
+    });
+    const Revision at{response.revision().epoch(), response.revision().number()};
+    // A second try may find what the first one did.
+    if (!done.found)
+      story.None(done.id);
+    else if (done.first)
+      story.Ok(done.id, at);
+    else
+      story.Cut(done.id);
+    return at;
+  }
+  void Read(const std::string& address) {
+    pb::ResolveRequest request;
+    request.add_addresses(address);
+    pb::ResolveResponse response;
+    const Done done = Insist(address, "read", [&](grpc::ClientContext* context) {
+      return stub_->Resolve(context, request, &response);
+    });
+    const pb::Answer& answer = response.answers(0);
+    const auto& endpoints = answer.row().endpoints();
+    story.Ok(done.id, {answer.revision().epoch(), answer.revision().number()},
+             endpoints.empty() ? "-" : endpoints[0].labels().at(kLabel));
   }
 
  private:
@@ -88,15 +156,24 @@ class StaticWriter final : public Writer {
     return id;
   }
 
+  struct Done {
+    uint64_t id = 0;  // of the try that was answered
+    bool first = true, found = true;
+  };
   /// The same op id until it is done; only what says that nothing was refused for good is tried
   /// again.
   template <typename Call>
-  void Insist(const Call& call) {
-    while (true) {
+  Done Insist(const std::string& address, const std::string& what, const Call& call) {
+    for (Done done;; done.first = false) {
       grpc::ClientContext context;
       context.set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(5));
+      done.id = story.Call(address, what);
       const grpc::Status status = call(&context);
-      if (status.ok()) return;
+      if (status.ok()) return done;
+      if (status.error_code() == grpc::StatusCode::NOT_FOUND && what == "withdraw") {
+        done.found = false;
+        return done;
+      }
       if (status.error_code() != grpc::StatusCode::UNAVAILABLE &&
           status.error_code() != grpc::StatusCode::CANCELLED &&
           status.error_code() != grpc::StatusCode::DEADLINE_EXCEEDED) {
@@ -124,11 +201,12 @@ class SessionWriter final : public Writer {
     }
     ++registered_;
     const datawire::RegistrationSpec spec{.address = datawire::Address::Parse(address).value(),
-                                          .url = datawire::EndpointUrl::Parse(url).value()};
-    return Await([&](auto done) { tethers_.back()->Register(spec, done); });
+                                          .url = datawire::EndpointUrl::Parse(url).value(),
+                                          .labels = {{kLabel, "1"}}};
+    return Await(address, "register 1", [&](auto done) { tethers_.back()->Register(spec, done); });
   }
   Revision Withdraw(const std::string& address, const std::string& url) override {
-    return Await([&](auto done) {
+    return Await(address, "withdraw", [&](auto done) {
       tethers_.back()->Withdraw(datawire::Address::Parse(address).value(),
                                 datawire::EndpointUrl::Parse(url).value(), done);
     });
@@ -136,7 +214,8 @@ class SessionWriter final : public Writer {
 
  private:
   template <typename Start>
-  Revision Await(const Start& start) {
+  Revision Await(const std::string& address, const std::string& what, const Start& start) {
+    const uint64_t id = story.Call(address, what);
     auto promise = std::make_shared<std::promise<Revision>>();
     start([promise](const datawire::Result<Revision>& result) {
       if (!result.ok()) {
@@ -145,7 +224,9 @@ class SessionWriter final : public Writer {
       }
       promise->set_value(*result);
     });
-    return promise->get_future().get();
+    const Revision at = promise->get_future().get();
+    story.Ok(id, at);
+    return at;
   }
 
   const std::string server_;
@@ -164,11 +245,35 @@ void Run(Writer& writer, const std::string& kind, const std::string& prefix) {
   }
 }
 
+/// Registers, withdraws and reads what the other threads do too.
+void RunShared(StaticWriter& writer, uint64_t number, std::mt19937_64 random) {
+  static std::atomic<uint64_t> ops{0};
+  for (uint64_t i = 0; !stopping; ++i) {
+    const uint64_t op = ops++;
+    const std::string address = "//shared/" + std::to_string(op / (kShared * kSharedOps)) + '/' +
+                                std::to_string(random() % kShared);
+    const uint64_t what = random() % 5;
+    if (what < 2)
+      writer.Register(address, "amqp://127.0.0.1:1",
+                      std::to_string(number) + '.' + std::to_string(i));
+    else if (what == 2)
+      writer.Withdraw(address, "amqp://127.0.0.1:1");
+    else
+      writer.Read(address);
+  }
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
-  const datawire::harness::Flags flags(
-      argc, argv, {{"--directory", ""}, {"--prefix", "//load"}, {"--each", "8"}, {"--seed", "1"}});
+  const datawire::harness::Flags flags(argc, argv,
+                                       {{"--directory", ""},
+                                        {"--prefix", "//load"},
+                                        {"--each", "8"},
+                                        {"--seed", "1"},
+                                        {"--history", "none"},
+                                        {"--shared", "0"}});
+  if (flags["--history"] != "none") story.Open(flags["--history"]);
   sigset_t ends;
   sigemptyset(&ends);
   sigaddset(&ends, SIGTERM);
@@ -187,6 +292,14 @@ int main(int argc, char** argv) {
     threads.emplace_back([&writer = *writers.back(), kind,
                           prefix = flags["--prefix"] + '/' + kind + std::to_string(i) + '/'] {
       Run(writer, kind, prefix);
+    });
+  }
+  const uint64_t seed = static_cast<uint64_t>(flags.Number("--seed")) * 1000;
+  for (long i = 0; i < flags.Number("--shared"); ++i) {
+    const uint64_t number = 500 + static_cast<uint64_t>(i);
+    auto writer = std::make_shared<StaticWriter>(flags["--directory"], seed + number);
+    threads.emplace_back([writer, number, random = std::mt19937_64(seed + number)] {
+      RunShared(*writer, number, random);
     });
   }
   int signal = 0;

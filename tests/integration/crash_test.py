@@ -7,6 +7,7 @@ moments, CRASH_ROUNDS makes it longer or shorter.
 import bisect
 import os
 import random
+import subprocess
 import threading
 import time
 
@@ -18,6 +19,7 @@ ROUNDS = int(os.environ.get("CRASH_ROUNDS", "20"))
 SEED = int(os.environ.get("CRASH_SEED", "0")) or random.SystemRandom().randrange(1, 1 << 30)
 BETWEEN_KILLS = 500  # acknowledged, at least
 EACH = 8  # operations in flight, static and session: 16 together
+SHARED = 4  # more, on the same few addresses
 
 
 def revision(text):
@@ -72,7 +74,8 @@ class Watcher(threading.Thread):
     def __init__(self, address):
         super().__init__(daemon=True)
         self.events, self.revisions, self.wrong, self.losses = [], [], [], 0
-        self.at = (0, 0)
+        self.told = []  # the same as lines of a history
+        self.begun_at = self.at = (0, 0)
         self._address, self._stopping, self._api = address, False, None
         self._begun = threading.Event()
 
@@ -87,33 +90,39 @@ class Watcher(threading.Thread):
         self.join(10)
 
     def run(self):
-        part = []
+        part, told = [], []
         while not self._stopping:
             after = {"after": pb.Revision(epoch=self.at[0], number=self.at[1])} if self.at[1] else {}
             with Api(self._address) as self._api:
                 part.clear()  # what came of a revision that was cut comes again
+                told.clear()
                 try:
                     stream = self._api.watch(**after)
                     while not self._stopping:
-                        self._take(stream.receive(60), part)
+                        self._take(stream.receive(60), part, told)
                 except (Failed, ValueError, AttributeError):
                     self.losses += 1
                     time.sleep(0.05)
 
-    def _take(self, message, part):
+    def _take(self, message, part, told):
         at, kind = (message.revision.epoch, message.revision.number), message.kind
         if kind == pb.WatchResponse.KIND_SNAPSHOT_END:
-            self.at = at
+            self.begun_at = self.at = at
             self._begun.set()
         elif kind in (pb.WatchResponse.KIND_CHANGES, pb.WatchResponse.KIND_CHANGES_PART):
             part.extend(("-" if event.kind == pb.Event.KIND_GONE else "+", event.address, at)
+                        for event in message.events)
+            told.extend(f"event {at[0]}:{at[1]} {event.address} "
+                        + ("-" if event.kind == pb.Event.KIND_GONE else event.endpoint.labels["value"])
                         for event in message.events)
             if kind == pb.WatchResponse.KIND_CHANGES:
                 if at <= self.at:
                     self.wrong.append(f"revision {at} after {self.at}")
                 self.events += part
+                self.told += told
                 self.revisions.append(at)
                 part.clear()
+                told.clear()
                 self.at = at
         elif kind == pb.WatchResponse.KIND_PROGRESS:
             if at < self.at:
@@ -175,6 +184,8 @@ class CrashTest(cases.TestCase):
         self.assertGreaterEqual(watcher.losses, ROUNDS)
         seen = {}
         for what, address, at in watcher.events:
+            if address.startswith("//shared/"):
+                continue
             self.assertNotIn((address, what), seen, "seen twice")
             seen[address, what] = at
         for key, at in acknowledged.events.items():
@@ -184,13 +195,25 @@ class CrashTest(cases.TestCase):
             place = bisect.bisect_left(watcher.revisions, at)
             self.assertEqual(watcher.revisions[place], at)
 
+    def check_history(self, path, watcher):
+        """What all clients and the watcher saw could have been: tests/harness/history_checker.h."""
+        begun, end = (f"{epoch}:{number}" for epoch, number in (watcher.begun_at, watcher.at))
+        with open(path, "a", encoding="utf-8") as file:
+            file.write("".join(line + "\n" for line in watcher.told) + f"watched {begun} {end}\n")
+        checked = subprocess.run([programs.binary("datawire-test-history"), path], capture_output=True, text=True,
+                                 timeout=300, check=False)
+        print(checked.stdout, flush=True)
+        self.assertEqual(checked.returncode, 0, checked.stdout)
+
     def test_what_was_acknowledged_survives_kill_9_under_load_and_watchers_resume(self):
         print(f"CRASH_SEED={SEED}", flush=True)
         chance = random.Random(SEED)
         with Directory() as directory:
             self.assertNotIn(programs.filesystem(directory.data), ("tmpfs", "ramfs"), "durability is tested on a disc")
             watcher = Watcher(directory.address).begin()
-            with Program("datawire-test-load", "--directory", directory.address, "--each", EACH, "--seed", SEED) as load:
+            history = os.path.join(self.scratch("history"), "history")
+            with Program("datawire-test-load", "--directory", directory.address, "--each", EACH, "--seed", SEED,
+                         "--shared", SHARED, "--history", history) as load:
                 acknowledged = Acknowledged(load.path())
                 for _ in range(ROUNDS):
                     self.kill_and_check(directory, load, acknowledged, chance)
@@ -204,6 +227,7 @@ class CrashTest(cases.TestCase):
                 print(f"{ROUNDS} kills, {acknowledged.count} acknowledged, {acknowledged.sessions} of them through tethers, "
                       f"{len(watcher.revisions)} revisions watched", flush=True)
             watcher.end()
+            self.check_history(history, watcher)
 
 
 if __name__ == "__main__":
