@@ -24,10 +24,8 @@ void Ballast::Take() {
   if (!status.IsNoSpace()) bytes_ = 0;
 }
 
-bool Ballast::Release() {
-  if (!held_) return false;
-  held_ = !files_.DeleteFile(path_, {}, nullptr).ok();
-  return !held_;
+void Ballast::Release() {
+  if (held_) held_ = !files_.DeleteFile(path_, {}, nullptr).ok();
 }
 
 }  // namespace datawire::directory

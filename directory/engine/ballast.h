@@ -19,8 +19,7 @@ class Ballast {
   /// Nothing is missing: it is held, or this file system cannot reserve room.
   bool complete() const { return held_ || bytes_ == 0; }
   void Take();
-  /// False: there was nothing to release.
-  bool Release();
+  void Release();
 
  private:
   rocksdb::FileSystem& files_;

@@ -63,10 +63,10 @@ class Embedded final : public Log {
   void Commit(std::deque<Item>& work);
   void Take(Item item, Group& group, std::vector<Answer>& answers);
   Status Write(const Group& group);
-  Status WriteOrMakeRoom(const Group& group);
   Status Blocked(const Op& op);
   void LookAtSpace();
-  bool Resume();
+  void MakeRoom();
+  void TryAgain();
   void SetHealth(const Status& status);
 
   View& view_;
@@ -85,7 +85,8 @@ class Embedded final : public Log {
 
   // Writer thread only.
   bool space_low_ = false, failed_ = false, resumable_ = false;
-  BootTime resume_tried_{};
+  BootTime tried_{};
+  uint64_t free_ = ~0ull;
   std::string space_;
 };
 
@@ -152,7 +153,7 @@ void Embedded::Stop() {
 void Embedded::Run() {
   std::deque<Item> work;
   while (WaitForWork(&work)) {
-    if (failed_ && BootClock::now() - resume_tried_ >= kRetryEvery) Resume();
+    if (failed_ && BootClock::now() - tried_ >= kRetryEvery) TryAgain();
     while (!work.empty()) Commit(work);
   }
 }
@@ -199,7 +200,8 @@ void Embedded::Commit(std::deque<Item>& work) {
     }
     work.pop_front();
   }
-  const Status written = group.writes() ? WriteOrMakeRoom(group) : Status::Ok();
+  if (group.writes()) MakeRoom();
+  const Status written = group.writes() ? Write(group) : Status::Ok();
   if (group.writes()) SetHealth(written);
   {
     const std::lock_guard lock(mutex_);
@@ -239,21 +241,13 @@ Status Embedded::Write(const Group& group) {
   view_.Discard(at);
   failed_ = true;
   resumable_ = status.IsNoSpace() || status.subcode() == rocksdb::Status::kNoSpace;
-  resume_tried_ = BootClock::now();
+  tried_ = BootClock::now();
   if (resumable_)
     return Status(Code::kOverloaded, "no space on the disc of " + view_.path()).set_retry_after(1s);
   return {Code::kOutcomeUnknown,
           "a write to the disc failed, the store must be reopened: restart "
           "the directory (" +
               status.ToString() + ")"};
-}
-
-// A lack of space first costs the ballast. What is in the group then goes through if it frees
-// space; it has other ops only if the space went after the look at it.
-Status Embedded::WriteOrMakeRoom(const Group& group) {
-  Status written = Write(group);
-  if (!failed_ || !resumable_ || !ballast_.Release()) return written;
-  return Resume() && group.frees_space() ? Write(group) : written;
 }
 
 Status Embedded::Blocked(const Op& op) {
@@ -272,23 +266,30 @@ Status Embedded::Blocked(const Op& op) {
 // is left a withdraw can still be written and compaction can still work.
 void Embedded::LookAtSpace() {
   const uint64_t reserve = view_.options().reserve_bytes;
-  uint64_t free = 0;
-  if (reserve == 0 || !view_.db().GetEnv()->GetFreeSpace(view_.path(), &free).ok()) return;
-  if (!ballast_.complete() && free >= 2 * reserve) ballast_.Take();
-  space_low_ = free < reserve || !ballast_.complete();
+  if (reserve == 0 || !view_.db().GetEnv()->GetFreeSpace(view_.path(), &free_).ok()) return;
+  if (!ballast_.complete() && free_ >= 2 * reserve) ballast_.Take();
+  space_low_ = free_ < reserve || !ballast_.complete();
   if (space_low_)
-    space_ = "no space: " + std::to_string(free >> 10) + " KiB are free on the disc of " +
+    space_ = "no space: " + std::to_string(free_ >> 10) + " KiB are free on the disc of " +
              view_.path() + ", at least " + std::to_string(reserve >> 9) + " KiB are wanted";
 }
 
-// After a lack of space RocksDB goes on once there is some; any other failed write or sync leaves
-// it unknown what the disc holds, and only reopening tells.
-bool Embedded::Resume() {
-  resume_tried_ = BootClock::now();
-  if (!resumable_ || !view_.db().Resume().ok()) return false;
+// The ballast goes as late as can be, lest another program take its room too, but before a write
+// would fail: RocksDB needs seconds to recover from one.
+void Embedded::MakeRoom() {
+  if (free_ < view_.options().reserve_bytes / 4) ballast_.Release();
+}
+
+// RocksDB recovers by itself from a lack of space, and refuses writes until it has. (Its Resume()
+// can wait for ever if a compaction fails meanwhile.) After any other failed write or sync it is
+// unknown what the disc holds, and only reopening tells.
+void Embedded::TryAgain() {
+  tried_ = BootClock::now();
+  if (!resumable_) return;
+  rocksdb::WriteBatch nothing;
+  if (!view_.db().Write({}, &nothing).ok()) return;
   failed_ = false;
   SetHealth(Status::Ok());
-  return true;
 }
 
 void Embedded::SetHealth(const Status& status) {

@@ -112,7 +112,6 @@ Outcome Group::Add(Op& op) {
   }
   ++ops_;
   alone_ = Big(op);
-  frees_space_ = frees_space_ && op.frees_space;
   for (Record& put : puts) {
     bytes_ += put.key.size() + put.value.size();
     written_.insert(put.key);

@@ -31,8 +31,6 @@ class Group {
   Outcome Add(Op& op);
 
   bool writes() const { return !batch_.puts.empty() || !batch_.erased.empty(); }
-  /// All of its ops do.
-  bool frees_space() const { return frees_space_; }
   const Batch& batch() const { return batch_; }
 
  private:
@@ -44,7 +42,7 @@ class Group {
   Batch batch_;
   absl::flat_hash_set<std::string> written_;
   size_t ops_ = 0, bytes_ = 0;
-  bool alone_ = false, frees_space_ = true;
+  bool alone_ = false;
 };
 
 }  // namespace datawire::directory

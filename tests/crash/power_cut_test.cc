@@ -165,7 +165,7 @@ class PowerCutTest : public ::testing::Test {
 
 TEST_F(PowerCutTest, WhatWasAcknowledgedIsThereAfterEveryLossOfPowerAndNothingByHalves) {
   const int cuts = static_cast<int>(Number("CRASH_CUTS", 60));
-  std::cout << "CRASH_SEED=" << seed_ << "\n";
+  std::cout << "CRASH_SEED=" << seed_ << std::endl;
   for (int life = 0; life < cuts; ++life) {
     SCOPED_TRACE("life " + std::to_string(life) + ", CRASH_SEED=" + std::to_string(seed_));
     Live(life);

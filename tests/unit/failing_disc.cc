@@ -203,7 +203,8 @@ void FailingDisc::WriteAsAfterPowerLoss(uint64_t calls, std::mt19937_64* torn,
     std::string bytes(file.synced + more, '\0');
     std::ifstream(Shadow(inode), std::ios::binary)
         .read(bytes.data(), static_cast<std::streamsize>(bytes.size()));
-    for (const auto& [from, end] : file.lost) std::fill(&bytes[from], &bytes[0] + end, '\0');
+    for (const auto& [from, end] : file.lost)
+      if (upto(1) == 0) std::fill(&bytes[from], &bytes[0] + end, '\0');
     // The length may be on the disc before the sectors are.
     if (more > 0 && upto(1) == 1) {
       const uint64_t from = std::max(file.synced, (bytes.size() - upto(more)) / kSector * kSector);

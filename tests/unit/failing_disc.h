@@ -19,8 +19,9 @@ namespace datawire::directory {
 /// Every call that changes it is kept in a list, so what a loss of power leaves can be told for
 /// each point of it: of a file what was synced, or with `torn` a random part more, its end perhaps
 /// zeros; of creations, renames and deletions what a sync of the folder made last, or with `torn`
-/// some of the later ones, in order. What a failed sync did not write is lost even if a later one
-/// works. The files are real ones, but for their syncs: the model decides. Thread-safe.
+/// some of the later ones, in order. What a failed sync was to write is lost, with `torn` perhaps
+/// not, even if a later one works. The files are real ones, but for their syncs: the model decides.
+/// Thread-safe.
 class FailingDisc final : public rocksdb::FileSystemWrapper {
  public:
   /// What is in `folder` now has been synced. `folder` + ".inodes" becomes the disc's own.
