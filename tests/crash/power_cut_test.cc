@@ -22,7 +22,7 @@ uint64_t Number(const char* variable, uint64_t otherwise) {
   return set != nullptr ? std::strtoull(set, nullptr, 10) : otherwise;
 }
 
-constexpr uint64_t kCutsInOpen = 60, kCutsInLoad = 400;  // file-system calls
+constexpr uint64_t kCutsInOpen = 20, kCutsInLoad = 400;  // file-system calls
 constexpr auto kLifeMost = 3s;  // where a fault leaves too few calls to come to the cut
 constexpr size_t kKeysAtOnce = 500;
 
