@@ -82,9 +82,7 @@ class Attempt final : public grpc::ClientBidiReactor<pb::TetherRequest, pb::Teth
 
   // Reads the next message; called when the one before was taken in, so at most one is held.
   void ReadNext() {
-    {
-      std::lock_guard lock(mutex_);
-    }  // with OnReadDone's, as in OnDone
+    { std::lock_guard lock(mutex_); }  // with OnReadDone's, as in OnDone
     StartRead(&incoming_);
   }
 
@@ -99,9 +97,7 @@ class Attempt final : public grpc::ClientBidiReactor<pb::TetherRequest, pb::Teth
 
   void OnReadDone(bool ok) override {
     if (!ok) return End();
-    {
-      std::lock_guard lock(mutex_);
-    }
+    { std::lock_guard lock(mutex_); }
     on_message_(std::move(incoming_));
   }
 
