@@ -108,6 +108,12 @@ class Core : public std::enable_shared_from_this<Core> {
   Core(std::vector<std::string> servers, const ResolverPolicy& policy, uint64_t seed);
   void Start();
   void Stop();
+  /// The worker without a thread, for simulated time: whoever calls is the worker. Step after
+  /// anything happened and at the moment it returned; Resolve with a callback alone.
+  void StartStepped(std::unique_ptr<Transport> transport) { transport_ = std::move(transport); }
+  BootTime Step();
+  void FinishStepped();
+  std::shared_ptr<TransportSink> sink() const { return inbox_; }
 
   AnswerPtr Resolve(const Address& address, const ResolveOptions& options);
   void Resolve(const Address& address, const ResolveOptions& options, Resolver::Callback done);
@@ -152,6 +158,7 @@ class Core : public std::enable_shared_from_this<Core> {
 
   // The worker (worker.cc).
   void Work();
+  void Round(Inbox::Content content);
   BootTime NextWake(BootTime now) const;
   void OnStreamEvent(StreamEvent& event);
   void OnResponse(const pb::SubscribeResponse& response);

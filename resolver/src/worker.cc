@@ -28,19 +28,35 @@ void Core::Work() {
   while (true) {
     Inbox::Content content = inbox_->Take(NextWake(BootClock::now()));
     if (content.stop) break;
-    for (StreamEvent& event : content.streams) OnStreamEvent(event);
-    for (CallEvent& event : content.calls) OnCallEvent(event);
-    if (live_) std::move(content.asks.begin(), content.asks.end(), std::back_inserter(urgent_));
-    for (WaiterPtr& waiter : content.timers) AddTimer(std::move(waiter));
-    for (const WaiterPtr& waiter : content.polls) StartPoll(waiter->address, waiter->hash);
-    if (content.nudge && stream_ == 0) failover_.Nudge(BootClock::now());
-    Flush();
-    for (const auto& listener : content.greetings) Greet(listener);
-    Tick(BootClock::now());
+    Round(std::move(content));
   }
   transport_->Close();
   CloseAll();
   worker_id_ = std::thread::id();
+}
+
+void Core::Round(Inbox::Content content) {
+  for (StreamEvent& event : content.streams) OnStreamEvent(event);
+  for (CallEvent& event : content.calls) OnCallEvent(event);
+  if (live_) std::move(content.asks.begin(), content.asks.end(), std::back_inserter(urgent_));
+  for (WaiterPtr& waiter : content.timers) AddTimer(std::move(waiter));
+  for (const WaiterPtr& waiter : content.polls) StartPoll(waiter->address, waiter->hash);
+  if (content.nudge && stream_ == 0) failover_.Nudge(BootClock::now());
+  Flush();
+  for (const auto& listener : content.greetings) Greet(listener);
+  Tick(BootClock::now());
+}
+
+BootTime Core::Step() {
+  const BootTime now = BootClock::now();
+  Round(inbox_->Take(now));
+  return NextWake(now);
+}
+
+void Core::FinishStepped() {
+  transport_->Close();
+  CloseAll();
+  transport_.reset();
 }
 
 BootTime Core::NextWake(BootTime now) const {
