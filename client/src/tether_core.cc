@@ -308,6 +308,8 @@ void TetherCore::NewSession() {
         };
       else if (op.done)
         done = std::move(op.done);
+    } else if (op.message.has_register_()) {  // withdrawn before it was done: OK would be untrue
+      Finish(std::move(op.done), Superseded());
     } else {
       Finish(std::move(op.done), welcomed_at_);
     }
