@@ -30,7 +30,7 @@ Oracle::Oracle(Scheduler& scheduler, const MachineClock& clock, std::vector<Addr
 
 std::string Oracle::NameOf(const std::string& session) const {
   const Session* found = Find(session);
-  return directory::Hex(session.substr(0, 4)) + (found ? " of " + found->program : "");
+  return directory::Hex(session) + (found ? " of " + found->program : "");
 }
 
 const Oracle::Session* Oracle::Find(const std::string& session) const {
@@ -108,6 +108,9 @@ void Oracle::OnCommit(const Batch& batch, const View& view) {
   last_commit_ = scheduler_.now();
   if (keep_log) log_.push_back(batch);
   std::map<std::string, Session> ending;
+  // Guards see the state before the batch: a write may share it with its session's end.
+  for (const Record& put : batch.puts)
+    if (put.key.starts_with("d/")) TakeRegistration(put);
   for (const std::string& key : batch.erased) {
     if (key.starts_with("s/")) {
       const auto it = sessions_.find(key.substr(2));
@@ -127,7 +130,6 @@ void Oracle::OnCommit(const Batch& batch, const View& view) {
     }
   }
   for (const Record& put : batch.puts) {
-    if (put.key.starts_with("d/")) TakeRegistration(put);
     if (put.key.starts_with("s/")) TakeSession(put);
     if (put.key.starts_with("q/")) TakeMark(&put, put.key);
     if (!put.key.starts_with("t/")) continue;
@@ -173,6 +175,8 @@ void Oracle::TakeMark(const Record* put, const std::string& key) {
     record::v1::SessionMark mark;
     mark.ParseFromString(put->value);
     it->second.mark = mark.state();
+    if (scheduler_.tracing())
+      scheduler_.Say("  marked " + NameOf(it->first) + " " + pb::EndpointState_Name(mark.state()));
     suspected_ += mark.state() == pb::ENDPOINT_STATE_SUSPECT;
   }
   for (const auto& [address, instances] : registrations_)
@@ -186,7 +190,7 @@ void Oracle::TakeEnd(const Record& put, Session session) {
   ended.ParseFromString(put.value);
   ended_.insert(id);
   if (scheduler_.tracing())
-    scheduler_.Say("  ended " + directory::Hex(id.substr(0, 4)) + " of " + session.program + ": " +
+    scheduler_.Say("  ended " + directory::Hex(id) + " of " + session.program + ": " +
                    pb::Reason_Name(ended.reason()));
   for (auto& [address, instances] : registrations_)
     for (auto& [key, registration] : instances) {
@@ -267,15 +271,13 @@ void Oracle::CheckExpiry(const std::string& id, const Session& session) {
   const Time now = Local(scheduler_.now());
   const Time silent = now - Local(session.seen);
   if (silent < session.ttl - tick_most)
-    scheduler_.Fail("session " + directory::Hex(id.substr(0, 4)) + " of " + session.program +
-                    " expired " + Seconds(silent) + " after its last heartbeat, TTL " +
-                    Seconds(session.ttl));
+    scheduler_.Fail("session " + directory::Hex(id) + " of " + session.program + " expired " +
+                    Seconds(silent) + " after its last heartbeat, TTL " + Seconds(session.ttl));
   const Time grace = std::max<Time>(session.ttl, limits::kSessionGrace);
   const Time since = now - Local(back_);
   if (session.opened < back_ && since < grace - 2 * tick_most)
-    scheduler_.Fail("session " + directory::Hex(id.substr(0, 4)) + " of " + session.program +
-                    " expired " + Seconds(since) + " after the directory was away, grace " +
-                    Seconds(grace));
+    scheduler_.Fail("session " + directory::Hex(id) + " of " + session.program + " expired " +
+                    Seconds(since) + " after the directory was away, grace " + Seconds(grace));
   expiries_.push_back(now);
   CheckBudget();
 }
@@ -351,7 +353,8 @@ void Oracle::CheckRow(const Address& address, const directory::Match& match, boo
       continue;
     }
     if (it->second != endpoint.state())
-      scheduler_.Fail("listed at " + text + " in the wrong state: " + endpoint.url());
+      scheduler_.Fail("listed at " + text + " as " + pb::EndpointState_Name(endpoint.state()) +
+                      " and is " + pb::EndpointState_Name(it->second) + ": " + endpoint.url());
     expected.erase(it);
   }
   if (!expected.empty())

@@ -55,19 +55,21 @@ class ResolverProcess::Streams final : public resolver::Transport {
   void Resolve(uint64_t call, const std::string& server, const pb::ResolveRequest& request,
                std::chrono::milliseconds timeout) override {
     auto over = std::make_shared<bool>(false);
-    const auto end = [this, call, over, life = process_.run](CallEvent event) {
-      if (life != process_.run || std::exchange(*over, true)) return;
+    const auto end = [process = &process_, sink = sink_, call, over,
+                      life = process_.run](CallEvent event) {
+      if (life != process->run || std::exchange(*over, true)) return;
       event.call = call;
-      sink_->OnCall(std::move(event));
-      process_.Soon();
+      sink->OnCall(std::move(event));
+      process->Soon();
     };
     DirectoryNode* to = ByName(server);
-    process_.network_.Send(process_, *to, [this, to, request, end] {
+    ResolverProcess* process = &process_;  // outlives this transport
+    process_.network_.Send(process_, *to, [process, to, request, end] {
       if (!to->up)
-        return process_.network_.Send(*to, process_, [end] {
+        return process->network_.Send(*to, *process, [end] {
           end({.status = Status(Code::kUnavailable, "connection refused")});
         });
-      to->Resolve(process_, request, [end](const Result<std::string>& response) {
+      to->Resolve(*process, request, [end](const Result<std::string>& response) {
         CallEvent event;
         if (!response.ok())
           event.status = response.status();

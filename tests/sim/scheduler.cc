@@ -29,9 +29,14 @@ void Scheduler::Resume(Process& process) {
   process.paused = false;
   process.resumed_at = now_;
   if (const Task resumed = std::exchange(process.resumed, {})) resumed();
-  for (Task& task : std::exchange(process.waiting, {})) {
-    if (process.paused || failed()) return;
-    As(process, task);
+  auto tasks = std::exchange(process.waiting, {});
+  for (size_t i = 0; i < tasks.size() && !failed(); ++i) {
+    if (process.paused) {  // again, by one of them
+      process.waiting.insert(process.waiting.begin(), std::make_move_iterator(tasks.begin() + i),
+                             std::make_move_iterator(tasks.end()));
+      return;
+    }
+    As(process, tasks[i]);
   }
 }
 

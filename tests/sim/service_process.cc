@@ -59,6 +59,7 @@ void ServiceProcess::Stop() {
 void ServiceProcess::Register(const Address& address) {
   if (closing_) return;
   wanted_.insert_or_assign(address.text(), address);
+  ++asked_[address.text()];
   ++pending_;
   const Oracle::Key key{address.text(), url_};
   auto done = [this, key, life = run](const Result<Revision>& result) {
@@ -77,10 +78,11 @@ void ServiceProcess::Withdraw(const Address& address) {
   ++pending_;
   const Oracle::Key key{address.text(), url_};
   oracle_.OnWithdrawAsked(program(), key);
-  auto done = [this, key, life = run](const Result<Revision>& result) {
+  const uint64_t asked = ++asked_[key.first];
+  auto done = [this, key, asked, life = run](const Result<Revision>& result) {
     if (life != run) return;
     --pending_;
-    if (result.ok() && !wanted_.contains(key.first)) oracle_.OnWithdrawn(core_->session_id(), key);
+    if (result.ok() && asked == asked_[key.first]) oracle_.OnWithdrawn(core_->session_id(), key);
   };
   core_->Withdraw(address, EndpointUrl::Parse(url_).value(), std::move(done), BootClock::now());
   Act();
@@ -150,6 +152,8 @@ void ServiceProcess::Connect(size_t server) {
   const auto current = [this, attempt] { return attempt == attempt_ && wire_ != nullptr; };
   auto on_message = [this, current](const pb::TetherResponse& message) {
     if (!current()) return;
+    if (scheduler_.tracing() && message.has_done())
+      scheduler_.Say(name + ": " + message.ShortDebugString());
     core_->OnMessage(message, BootClock::now());
     Act();
   };
@@ -166,6 +170,8 @@ void ServiceProcess::Connect(size_t server) {
 void ServiceProcess::Send(const pb::TetherRequest& message) {
   if (!wire_) return;
   recorded_.back().messages.push_back(message);
+  if (scheduler_.tracing() && !message.has_heartbeat() && !message.has_hello())
+    scheduler_.Say(name + " sends " + message.ShortDebugString());
   const bool twice = !message.has_hello() && !message.has_bye() && options_.duplicates > 0 &&
                      scheduler_.Chance(options_.duplicates);
   for (int i = 0; i < (twice ? 2 : 1); ++i)

@@ -65,6 +65,7 @@ class ServiceProcess final : public Process {
   uint64_t attempt_ = 0;
   std::string url_;
   std::map<std::string, Address> wanted_;
+  std::map<std::string, uint64_t> asked_;  // how often, at the address
   bool draining_ = false, closing_ = false;
   std::optional<BootTime> armed_;
   size_t pending_ = 0, sessions_seen_ = 0, expiries_seen_ = 0;
