@@ -93,10 +93,8 @@ void Oracle::OnStart(const View& view) {
     return scheduler_.Fail("started at revision " + view.Applied().ToString() + ", " +
                            std::to_string(applied_) + " was acknowledged");
   back_ = scheduler_.now();
-  if (past_.empty()) {
-    for (const Address& address : addresses_) past_[address.text()] = {};
-    empty_.clear();
-  }
+  // The node counts what expired in its memory: the budget is one of each life (README.md).
+  expiries_.clear();
   CheckAnswers({}, view);
 }
 
