@@ -248,7 +248,11 @@ Cache::Stored Cache::Store(Answer answer, size_t hash, const Origin& origin, Boo
     const Revision held = Effective(*e);
     if (answer.revision < held) {
       // The node is behind, with the same content: its marks confirm it once they reach `held`.
-      if (origin.on_stream && SameContent(answer, *e->answer)) Attach(*e);
+      // With other content, the stream takes that for held from now on: it confirms nothing here.
+      if (origin.on_stream && SameContent(answer, *e->answer))
+        Attach(*e);
+      else if (origin.on_stream)
+        FoldMark(*e);
       return Stored::kRefused;
     }
     if (answer.revision == held) {
@@ -257,6 +261,9 @@ Cache::Stored Cache::Store(Answer answer, size_t hash, const Origin& origin, Boo
       return Stored::kRefreshed;
     }
   }
+  // A call brought something else than the stream did last: should that come back, the stream would
+  // not tell it again, and its marks would confirm what is held.
+  if (!origin.on_stream && e->answer && !SameContent(answer, *e->answer)) e->attached = false;
   const bool negative = answer.status == AnswerStatus::kNotFound;
   nanoseconds ttl = negative ? policy_.negative_ttl : policy_.positive_ttl;
   if (answer.ttl.count() > 0) ttl = std::min<nanoseconds>(ttl, answer.ttl);

@@ -260,6 +260,9 @@ void Core::OnAnswer(const pb::Answer& in, std::string_view cluster, bool on_stre
              std::any_of(flight->second.waiters.begin(), flight->second.waiters.end(),
                          [](const WaiterPtr& w) { return w->min > Revision{}; });
     for (std::string& gone : shard.cache->TakeEvicted()) urgent_.push_back(std::move(gone));
+    // The stream is told what is held now, in case it has to be told otherwise (Added decides).
+    if (!on_stream && live_ && stored == Cache::Stored::kReplaced)
+      urgent_.push_back(address.text());
   }
   if (changed) Tell(address.text(), hash, changed);
   if (behind) StartPoll(address, hash);

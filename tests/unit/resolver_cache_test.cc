@@ -136,6 +136,34 @@ TEST_F(ResolverCache, KeepsAPollThatOvertookThePush) {
   EXPECT_EQ(Push("//d/a", 12, 7), Stored::kRefreshed);
 }
 
+TEST_F(ResolverCache, AMarkDoesNotConfirmWhatACallBroughtAndTheStreamNeverSaid) {
+  Known();
+  EXPECT_EQ(Poll("//d/a", 12, 7), Stored::kReplaced);
+  Mark(14);  // back to hash 5 meanwhile, which the stream believes to be held
+  EXPECT_EQ(Number("//d/a"), 12u);
+  EXPECT_FALSE(cache->Added("//d/a", HashOf("//d/a"), 1)) << "it is asked for again";
+  EXPECT_EQ(Push("//d/a", 14, 5), Stored::kReplaced);
+  Mark(15);
+  EXPECT_EQ(Number("//d/a"), 15u);
+}
+
+TEST_F(ResolverCache, AMarkStillConfirmsWhatACallBroughtAgain) {
+  Known();
+  EXPECT_EQ(Poll("//d/a", 12, 5), Stored::kReplaced);
+  Mark(14);
+  EXPECT_EQ(Number("//d/a"), 14u);
+}
+
+TEST_F(ResolverCache, AMarkDoesNotConfirmOverAPushOfOtherContentThatWasRefused) {
+  Known();
+  Dies();
+  Live();  // a node that is behind, with equal content, then with other content
+  EXPECT_FALSE(cache->Confirm("//d/a", HashOf("//d/a"), {1, 5}, now));
+  EXPECT_EQ(Push("//d/a", 8, 6), Stored::kRefused);
+  Mark(12);
+  EXPECT_EQ(Number("//d/a"), 10u);
+}
+
 TEST_F(ResolverCache, FallsBackToAnOlderAncestorAtANewerRevision) {
   Known("//d/a/b");
   Answer ancestor = Of("//d/a/b", 11, 3);
