@@ -13,8 +13,12 @@ constexpr std::chrono::seconds kMomentEvery{1};
 }  // namespace
 
 void Sweeper::Tick(BootTime now, BootTime healthy_clock) {
-  if (moments_.empty() || now - moments_.back().at >= kMomentEvery) {
-    moments_.push_back({now, healthy_clock, ground_->view.Applied().number});
+  if (now - looked_at_ >= kMomentEvery) {
+    looked_at_ = now;
+    const uint64_t applied = ground_->view.Applied().number;
+    // One a revision: on a disc that fails for days they would be one a second, and looked at each.
+    if (moments_.empty() || moments_.back().revision != applied)
+      moments_.push_back({now, healthy_clock, applied});
     for (const Moment& moment : moments_) {
       if (now - moment.at >= limits::kTombstoneLife) tombstones_ = moment.revision;
       if (healthy_clock - moment.healthy >= limits::kLastEndpointLife)

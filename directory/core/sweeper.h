@@ -26,7 +26,9 @@ class Sweeper : public std::enable_shared_from_this<Sweeper> {
   void Propose(Op op);
 
   std::shared_ptr<Ground> ground_;
-  std::deque<Moment> moments_;                    // one a second, for 10 min of either time
+  std::deque<Moment>
+      moments_;  // at most one a second, of a new revision, for 10 min of either time
+  BootTime looked_at_{};
   uint64_t tombstones_ = 0, last_endpoints_ = 0;  // revision numbers up to which each is due
   std::atomic<size_t> in_flight_{0};
 };
