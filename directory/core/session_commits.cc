@@ -69,9 +69,10 @@ void Tethers::ProposeMark(const std::string& id, const Session& session) {
   Op op;
   op.guards.push_back({Guard::kModEquals, keys::Session(id), session.modified});
   record::v1::SessionMark mark;
-  if (wanted == SessionMark::kSuspect) {
+  if (wanted == SessionMark::kSuspect || wanted == SessionMark::kSuspectDraining) {
     mark.set_state(pb::ENDPOINT_STATE_SUSPECT);
     mark.set_reason(pb::REASON_BRAKED);
+    mark.set_draining(wanted == SessionMark::kSuspectDraining);
   } else {
     mark.set_state(pb::ENDPOINT_STATE_DRAINING);
   }

@@ -45,8 +45,8 @@ void SessionTable::Recover(const std::string& id, record::v1::Session record, ui
                            SessionMark mark, BootTime now) {
   Session& session = Add(id, std::move(record), modified);
   session.marked = mark;
-  session.draining = mark == SessionMark::kDraining;
-  session.suspect = mark == SessionMark::kSuspect;
+  session.draining = mark == SessionMark::kDraining || mark == SessionMark::kSuspectDraining;
+  session.suspect = mark == SessionMark::kSuspect || mark == SessionMark::kSuspectDraining;
   session.seen = clock(now);
   session.deadline = session.seen + GraceOf(session);
   timers_.emplace(session.deadline, id);
@@ -240,7 +240,8 @@ void SessionTable::EndFailed(const std::string& id) {
 }
 
 SessionMark SessionTable::Wanted(const Session& session) {
-  if (session.suspect) return SessionMark::kSuspect;
+  if (session.suspect)
+    return session.draining ? SessionMark::kSuspectDraining : SessionMark::kSuspect;
   return session.draining ? SessionMark::kDraining : SessionMark::kNone;
 }
 

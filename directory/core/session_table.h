@@ -14,7 +14,7 @@
 namespace datawire::directory {
 
 /// What `q/<session>` says of a session; a committed fact.
-enum class SessionMark { kNone, kDraining, kSuspect };
+enum class SessionMark { kNone, kDraining, kSuspect, kSuspectDraining };
 /// Why a session is to end.
 enum class EndReason { kExpired, kClosed };
 enum class BrakeState { kOff, kOn, kReleasing };

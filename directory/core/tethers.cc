@@ -91,8 +91,10 @@ Result<std::shared_ptr<Tethers>> Tethers::Open(std::shared_ptr<Ground> ground, B
     record::v1::SessionMark mark;
     if (!mark.ParseFromString(record.value))
       bad = {Code::kCorrupt, "a session mark does not parse"};
-    marks[record.key.substr(2)] =
-        mark.state() == pb::ENDPOINT_STATE_SUSPECT ? SessionMark::kSuspect : SessionMark::kDraining;
+    SessionMark& held = marks[record.key.substr(2)];
+    held = SessionMark::kDraining;
+    if (mark.state() == pb::ENDPOINT_STATE_SUSPECT)
+      held = mark.draining() ? SessionMark::kSuspectDraining : SessionMark::kSuspect;
     return bad.ok();
   }));
   DW_RETURN_IF_ERROR(ground->view.Scan("s/", "s0", [&](const Record& record) {

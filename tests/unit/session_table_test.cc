@@ -310,13 +310,20 @@ TEST_F(SessionTableTest, ARecoveredSuspectIsUpAgainAtItsNextHeartbeat) {
   EXPECT_EQ(table_.Find(Name(1))->marked, SessionMark::kNone);
 }
 
+TEST_F(SessionTableTest, ASuspectThatWasDrainingIsDrainingAgainAfterARestart) {
+  table_.Recover(Name(1), Facts(), 7, SessionMark::kSuspectDraining, now_);
+  table_.Resumed(Name(1), 2, 8, 99, now_);
+  Commit();
+  EXPECT_EQ(table_.Find(Name(1))->marked, SessionMark::kDraining);
+}
+
 TEST_F(SessionTableTest, ADrainingSessionIsDrainingAgainAfterItWasSuspect) {
   OpenMany(30);
   table_.SetDraining(Name(0), true);
   Commit();
   EXPECT_EQ(table_.Find(Name(0))->marked, SessionMark::kDraining);
   Pass(16s);
-  EXPECT_EQ(table_.Find(Name(0))->marked, SessionMark::kSuspect);
+  EXPECT_EQ(table_.Find(Name(0))->marked, SessionMark::kSuspectDraining);
   Beat(Name(0));
   Commit();
   EXPECT_EQ(table_.Find(Name(0))->marked, SessionMark::kDraining);
