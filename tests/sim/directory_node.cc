@@ -96,8 +96,10 @@ void DirectoryNode::Start() {
       log_ = std::move(log);
     } else {
       oracle_.OnStart(*view_);
-      auto log = std::make_unique<MemoryLog>(scheduler_, *this, *view_,
-                                             [this](const Batch& batch) { Committed(batch); });
+      auto log = std::make_unique<MemoryLog>(
+          scheduler_, *this, *view_, [this](const Batch& batch, const MemoryLog::Decided& decided) {
+            Committed(batch, decided);
+          });
       memory_ = log.get();
       log_ = std::move(log);
     }
@@ -111,8 +113,8 @@ void DirectoryNode::Start() {
   });
 }
 
-void DirectoryNode::Committed(const Batch& batch) {
-  oracle_.OnCommit(batch, *view_);
+void DirectoryNode::Committed(const Batch& batch, const MemoryLog::Decided& decided) {
+  oracle_.OnCommit(batch, decided, *view_);
   if (!crash_after_commit_ || replica) return;
   const Time away = *crash_after_commit_;
   crash_after_commit_.reset();
@@ -185,6 +187,8 @@ void DirectoryNode::Serve(const std::shared_ptr<Wire>& wire, std::unique_ptr<End
 
 void DirectoryNode::Tether(const std::shared_ptr<Wire>& wire,
                            std::function<void(const pb::TetherResponse&)> client) {
+  // Its sessions are the leader's: it knows only those it read when it started.
+  if (replica) return wire->CloseByServer({Code::kUnavailable, "a replica holds no sessions"});
   auto end = std::make_unique<End>(*this);
   End& opened = *end;
   Serve(wire, std::move(end));

@@ -59,7 +59,7 @@ class DirectoryNode final : public Process {
   void Pump(End& end);
   void Tick();
   void Feed();
-  void Committed(const Batch& batch);
+  void Committed(const Batch& batch, const MemoryLog::Decided& decided);
 
   Network& network_;
   Scheduler& scheduler_;

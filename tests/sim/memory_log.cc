@@ -26,7 +26,7 @@ void MemoryLog::Propose(Op op, BootTime deadline, Done done) {
     return done(outcome);
   }
   if (queue_.empty()) waiting_since_ = BootClock::now();
-  queue_.push_back({std::move(op), deadline, std::move(done)});
+  queue_.push_back({std::move(op), deadline, std::move(done), scheduler_.now()});
   Schedule();
 }
 
@@ -58,6 +58,7 @@ void MemoryLog::Commit() {
   directory::Group group({applied.epoch, applied.number + 1},
                          [this](const std::string& key) { return view_.Get(key); });
   std::vector<std::pair<Done, Outcome>> answers;
+  Decided decided;
   while (!queue_.empty()) {
     Item& item = queue_.front();
     Outcome outcome;
@@ -68,13 +69,15 @@ void MemoryLog::Commit() {
     } else if (!group.Fits(item.op)) {
       break;
     } else {
+      for (const directory::Change& change : item.op.changes)
+        if (change.key.starts_with("t/")) decided[change.key] = item.proposed;
       outcome = group.Add(item.op);
       if (!outcome.status.ok()) outcome.at = applied;
     }
     answers.emplace_back(std::move(item.done), std::move(outcome));
     queue_.pop_front();
   }
-  if (group.writes() && !Write(group.batch())) return;
+  if (group.writes() && !Write(group.batch(), decided)) return;
   if (!Failing()) last_ok_ = now;
   waiting_since_ = now;
   const Revision at = view_.Applied();
@@ -88,12 +91,12 @@ void MemoryLog::Commit() {
   });
 }
 
-bool MemoryLog::Write(const Batch& batch) {
+bool MemoryLog::Write(const Batch& batch, const Decided& decided) {
   if (const Status status = Apply(view_, batch); !status.ok()) {
     scheduler_.Fail("the view refuses a batch: " + status.ToString());
     return false;
   }
-  observer_(batch);
+  observer_(batch, decided);
   return !scheduler_.failed();
 }
 

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <deque>
+#include <map>
 
 #include "engine/log.h"
 #include "scheduler.h"
@@ -19,8 +20,10 @@ using directory::View;
 /// acknowledgement are apart, so that a crash falls between them. Bound to its Scheduler.
 class MemoryLog final : public Log {
  public:
-  /// Every commit, in order, before anybody is told of it.
-  using Observer = std::function<void(const Batch&)>;
+  /// Every commit, in order, before anybody is told of it; and when each end of a session in it was
+  /// decided, by its key.
+  using Decided = std::map<std::string, Time>;
+  using Observer = std::function<void(const Batch&, const Decided&)>;
 
   MemoryLog(Scheduler& scheduler, Process& process, View& view, Observer observer)
       : scheduler_(scheduler),
@@ -48,11 +51,12 @@ class MemoryLog final : public Log {
     Op op;
     BootTime deadline;
     Done done;
+    Time proposed;
   };
   void Schedule();
   void Commit();
   bool Failing() const { return scheduler_.now() < failing_until_; }
-  bool Write(const Batch& batch);
+  bool Write(const Batch& batch, const Decided& decided);
 
   Scheduler& scheduler_;
   Process& process_;

@@ -53,13 +53,17 @@ bool Oracle::Live(const Registration& registration) const {
 // ---- what reached the directory
 
 void Oracle::OnAway(Time from) {
-  // Shorter ones may pass between two looks at the health.
-  if (Local(scheduler_.now()) - Local(from) >= 2s + 2 * tick_most) back_ = scheduler_.now();
+  // Shorter ones delay an expiry by their length; two looks at the health are a tick apart.
+  if (Local(scheduler_.now()) - Local(from) >= 3s + 2 * tick_most) back_ = scheduler_.now();
 }
 
 void Oracle::OnHeartbeat(const std::string& session, uint64_t attach) {
   const auto it = sessions_.find(session);
-  if (it != sessions_.end() && it->second.attach == attach) it->second.seen = scheduler_.now();
+  if (it == sessions_.end() || it->second.attach != attach) return;
+  std::deque<Time>& seen = it->second.seen;
+  seen.push_back(scheduler_.now());
+  while (scheduler_.now() - seen.front() > 200s) seen.pop_front();
+  if (scheduler_.tracing()) scheduler_.Say("  heartbeat of " + NameOf(session));
 }
 
 void Oracle::OnOp(const std::string& session, uint64_t attach, uint64_t op) {
@@ -98,7 +102,8 @@ void Oracle::OnStart(const View& view) {
   CheckAnswers({}, view);
 }
 
-void Oracle::OnCommit(const Batch& batch, const View& view) {
+void Oracle::OnCommit(const Batch& batch, const std::map<std::string, Time>& decided,
+                      const View& view) {
   if (batch.at.number != applied_ + 1)
     return scheduler_.Fail("revision " + batch.at.ToString() + " follows " +
                            std::to_string(applied_));
@@ -135,7 +140,7 @@ void Oracle::OnCommit(const Batch& batch, const View& view) {
     if (session == ending.end())
       scheduler_.Fail("a session ended twice");
     else
-      TakeEnd(put, session->second);
+      TakeEnd(put, session->second, decided.at(put.key));
   }
   if (keep_events) {
     const auto history = view.History({batch.at.epoch, applied_ - 1}, 1);
@@ -157,7 +162,7 @@ void Oracle::TakeSession(const Record& put) {
   session.attach = record.attach_number();
   session.ttl = std::chrono::milliseconds(record.ttl_ms());
   session.program = record.program();
-  session.seen = scheduler_.now();
+  session.seen.push_back(scheduler_.now());
   if (opened) session.opened = scheduler_.now();
   if (scheduler_.tracing())
     scheduler_.Say(std::string(opened ? "  session " : "  resumed ") + NameOf(it->first) +
@@ -182,7 +187,7 @@ void Oracle::TakeMark(const Record* put, const std::string& key) {
       if (registration.session == it->first) touched_.insert(address);
 }
 
-void Oracle::TakeEnd(const Record& put, Session session) {
+void Oracle::TakeEnd(const Record& put, const Session& session, Time decided) {
   const std::string id = put.key.substr(2);
   record::v1::SessionEnded ended;
   ended.ParseFromString(put.value);
@@ -200,7 +205,7 @@ void Oracle::TakeEnd(const Record& put, Session session) {
       else
         emptied_by_will_.insert(address);
     }
-  if (ended.reason() == pb::REASON_EXPIRED) return CheckExpiry(id, session);
+  if (ended.reason() == pb::REASON_EXPIRED) return CheckExpiry(id, session, decided);
   if (ended.reason() != pb::REASON_CLOSED || !bye_.contains(session.program))
     scheduler_.Fail("ended without having said bye: session of " + session.program);
 }
@@ -264,10 +269,12 @@ void Oracle::TakeRegistration(const Record& put) {
 }
 
 // P9 (no earlier than its TTL), P10.
-void Oracle::CheckExpiry(const std::string& id, const Session& session) {
+void Oracle::CheckExpiry(const std::string& id, const Session& session, Time decided) {
   ++expired_total_;
   const Time now = Local(scheduler_.now());
-  const Time silent = now - Local(session.seen);
+  const auto later = std::upper_bound(session.seen.begin(), session.seen.end(), decided);
+  const Time seen = later == session.seen.begin() ? session.opened : *std::prev(later);
+  const Time silent = Local(decided) - Local(seen);
   if (silent < session.ttl - tick_most)
     scheduler_.Fail("session " + directory::Hex(id) + " of " + session.program + " expired " +
                     Seconds(silent) + " after its last heartbeat, TTL " + Seconds(session.ttl));

@@ -38,7 +38,8 @@ class Oracle {
   struct Session {
     uint64_t attach = 0;
     Time ttl{0};
-    Time opened{0}, seen{0};
+    Time opened{0};
+    std::deque<Time> seen;  ///< of the last minutes
     std::string program;
     std::optional<pb::EndpointState> mark;
   };
@@ -50,7 +51,10 @@ class Oracle {
   using Key = std::pair<std::string, std::string>;  ///< address, URL
 
   // What happens, told by who sees it.
-  void OnCommit(const directory::Batch& batch, const directory::View& view);
+  /// `decided`: when each end of a session in it was, by its key; a heartbeat that comes later is
+  /// too late.
+  void OnCommit(const directory::Batch& batch, const std::map<std::string, Time>& decided,
+                const directory::View& view);
   /// The directory starts with what its store holds.
   void OnStart(const directory::View& view);
   /// It was away (stopped, paused, its disc stalled) in that span and is back now.
@@ -92,9 +96,9 @@ class Oracle {
   using Instances = std::map<std::string, Registration>;  // by record key
   void TakeRegistration(const directory::Record& put);
   void TakeSession(const directory::Record& put);
-  void TakeEnd(const directory::Record& put, Session session);
+  void TakeEnd(const directory::Record& put, const Session& session, Time decided);
   void TakeMark(const directory::Record* put, const std::string& key);
-  void CheckExpiry(const std::string& id, const Session& session);
+  void CheckExpiry(const std::string& id, const Session& session, Time decided);
   void CheckBudget();
   void CheckAnswers(const directory::Batch& batch, const directory::View& view);
   void CheckRow(const Address& address, const directory::Match& match, bool was_empty);

@@ -233,10 +233,11 @@ std::string ResolverProcess::Settled() {
       return name + " knows nothing of " + address.text();
     if (last->hash != oracle_.HashOf(address))
       return name + " was last told of " + address.text() + " at " + last->revision.ToString();
-    AnswerPtr now;
+    const auto hit = std::make_shared<AnswerPtr>();  // a later answer finds it too
     scheduler_.As(*this, [&] {
-      core_->Resolve(address, {}, [&](const AnswerPtr& answer) { now = answer; });
+      core_->Resolve(address, {}, [hit](const AnswerPtr& answer) { *hit = answer; });
     });
+    const AnswerPtr now = *hit;
     if (now == nullptr) return name + " has to ask for " + address.text();
     if (now->hash != oracle_.HashOf(address) || now->stale)
       return name + " answers " + address.text() + " with what is old";
