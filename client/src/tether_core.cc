@@ -123,6 +123,12 @@ void TetherCore::Supersede(const Key& key) {
   }
 }
 
+bool TetherCore::Overtaken(Ops::const_iterator op) const {
+  return op->second.key && std::any_of(std::next(op), ops_.end(), [&](const auto& later) {
+           return later.second.key == op->second.key;
+         });
+}
+
 void TetherCore::Start(BootTime now) {
   if (phase_ == Phase::kIdle) Connect(now);
   if (phase_ == Phase::kAttached) SendDue(now);
@@ -132,7 +138,16 @@ void TetherCore::Connect(BootTime now) {
   phase_ = Phase::kGreeting;
   greeting_until_ = now + kGreetingMost;
   answer_until_.reset();
-  for (auto& [id, op] : ops_) op.sent = false;
+  // Whether an op was done that was sent and not answered, only sending it again tells. But after a
+  // later op for the same, which may have been done, it would undo that.
+  for (auto it = ops_.begin(); it != ops_.end();) {
+    if (it->second.sent && Overtaken(it)) {
+      Finish(std::move(it->second.done), Superseded());
+      it = ops_.erase(it);
+    } else {
+      it++->second.sent = false;
+    }
+  }
   actions_.push_back(TetherConnect{server_});
   SendHello();
 }
@@ -240,11 +255,7 @@ void TetherCore::OnDone(const pb::TetherResponse::Done& done, BootTime now) {
   }
   Status status = FromWire(done.refusal());
   if (WorthTryingAgain(status.code()) && !closing_) {
-    const bool overtaken =
-        it->second.key && std::any_of(std::next(it), ops_.end(), [&](const auto& later) {
-          return later.second.key == it->second.key;
-        });
-    if (overtaken) {  // sent again now it would undo what was asked for after it
+    if (Overtaken(it)) {  // sent again now it would undo what was asked for after it
       Finish(std::move(it->second.done), Superseded());
       ops_.erase(it);
       return SendDue(now);

@@ -74,6 +74,8 @@ class TetherCore {
     std::optional<BootTime> not_before;  // refused for now
   };
 
+  using Ops = std::map<uint64_t, PendingOp>;
+
   void Start(BootTime now);
   void Connect(BootTime now);
   void Retry(BootTime now, std::chrono::milliseconds least = {});
@@ -82,6 +84,8 @@ class TetherCore {
   uint64_t Enqueue(directory::v1::TetherRequest message, TetherClient::Done done);
   void EnqueueRegister(const Key& key, TetherClient::Done done);
   void Supersede(const Key& key);
+  /// A later op is for the same address and endpoint.
+  bool Overtaken(Ops::const_iterator op) const;
   void OnWelcome(const directory::v1::TetherResponse::Welcome& welcome, BootTime now);
   void OnDone(const directory::v1::TetherResponse::Done& done, BootTime now);
   void OnEnded(const directory::v1::TetherResponse::Ended& ended, BootTime now);
@@ -105,7 +109,7 @@ class TetherCore {
   Revision welcomed_at_;
 
   std::map<Key, RegistrationSpec> wanted_;
-  std::map<uint64_t, PendingOp> ops_;  // by op id: the order in which they are sent
+  Ops ops_;  // by op id: the order in which they are sent
   uint64_t last_op_ = 0;
 
   uint64_t last_heartbeat_ = 0;

@@ -269,6 +269,21 @@ TEST_F(TetherCoreTest, ARefusalOvertakenByALaterCallIsNotSentAgain) {
   EXPECT_EQ(last().register_().registrations(0).endpoint().weight(), 20u);
 }
 
+// Its refusal may have been lost with the stream, while the later one was done.
+TEST_F(TetherCoreTest, AnUnansweredOpThatALaterOneOvertookIsNotSentAgain) {
+  Register();
+  Receive(Welcome(0, false));
+  Withdraw();
+  Lose();
+  WaitForConnect();
+  ASSERT_EQ(results_.size(), 1u);
+  EXPECT_EQ(results_[0].status().code(), Code::kCancelled);
+  sent_.clear();
+  Receive(Welcome(1, true));
+  ASSERT_EQ(sent_.size(), 1u);
+  EXPECT_TRUE(sent_[0].has_withdraw());
+}
+
 TEST_F(TetherCoreTest, HeartbeatsComeEachThirdOfTheTtl) {
   Attach();
   sent_.clear();
