@@ -67,6 +67,7 @@ void World::Start() {
 void World::Heal() {
   if (scheduler.tracing()) scheduler.Say("all heals");
   network.HealAll();
+  network.delay_most = 5ms;
   std::vector<Process*> all;
   for (const auto& node : nodes) {
     if (node->paused) scheduler.Resume(*node);
