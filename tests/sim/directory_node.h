@@ -27,8 +27,8 @@ class DirectoryNode final : public Process {
   void Start();
   /// What was proposed and not committed is gone. `silently`: the machine too.
   void Crash(bool silently);
-  /// It crashes right after its next commit, before anybody is told.
-  void CrashAfterCommit(Time away) { crash_after_commit_ = away; }
+  /// It crashes right after its next commit, before anybody is told; nothing: it does not.
+  void CrashAfterCommit(std::optional<Time> away) { crash_after_commit_ = away; }
   void Pause(Time span);
   void Stall(Time span);
   void FailWrites(Time span);

@@ -275,7 +275,9 @@ void Oracle::CheckExpiry(const std::string& id, const Session& session, Time dec
   const auto later = std::upper_bound(session.seen.begin(), session.seen.end(), decided);
   const Time seen = later == session.seen.begin() ? session.opened : *std::prev(later);
   const Time silent = Local(decided) - Local(seen);
-  if (silent < session.ttl - tick_most)
+  // A heartbeat counts from the tick before it, which is less than 1 s ago: a longer gap is an
+  // absence.
+  if (silent < session.ttl - 1s)
     scheduler_.Fail("session " + directory::Hex(id) + " of " + session.program + " expired " +
                     Seconds(silent) + " after its last heartbeat, TTL " + Seconds(session.ttl));
   const Time grace = std::max<Time>(session.ttl, limits::kSessionGrace);

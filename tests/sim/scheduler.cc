@@ -56,6 +56,12 @@ void Scheduler::RunUntil(Time end) {
     Event event = std::move(const_cast<Event&>(events_.top()));
     events_.pop();
     now_ = event.when;
+    if (now_ - second_ >= 1s) {
+      second_ = now_;
+      in_second_ = 0;
+    }
+    if (++in_second_ > kMostInASecond)
+      return Fail("a hot loop: " + std::to_string(kMostInASecond) + " events in a second");
     Dispatch(event);
   }
   now_ = std::max(now_, end);

@@ -38,6 +38,8 @@ class Scheduler {
  public:
   using Task = std::function<void()>;
 
+  static constexpr size_t kMostInASecond = 500'000;  // a busy one has a few thousand
+
   Scheduler(uint64_t seed, bool trace) : random_(seed), trace_(trace) {}
 
   Time now() const { return now_; }
@@ -108,6 +110,8 @@ class Scheduler {
   std::priority_queue<Event> events_;
   Time now_{0};
   uint64_t made_ = 0;
+  Time second_{0};
+  size_t in_second_ = 0;
   std::mt19937_64 random_;
   const bool trace_;
   std::string failure_;

@@ -71,6 +71,7 @@ void World::Heal() {
   std::vector<Process*> all;
   for (const auto& node : nodes) {
     if (node->paused) scheduler.Resume(*node);
+    node->CrashAfterCommit({});
     node->Lag(0s);
     node->Start();
   }
