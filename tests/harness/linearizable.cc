@@ -9,7 +9,7 @@ namespace {
 
 using Op = HistoryOp;
 
-constexpr size_t kMostConfigurations = 4'000'000;  // then it says that it does not know
+constexpr size_t kMostConfigurations = 500'000;  // then it says that it does not know
 
 bool IsOptional(const Op& op) {
   return op.end == Op::kOpen || op.end == Op::kCut;

@@ -5,9 +5,9 @@
 //   `- KIND EPOCH:NUMBER ADDRESS`       acknowledged: withdrawn
 // With `--history FILE` it also writes what each operation was, when it began and ended and what
 // came of it, as history_checker.h has it; `--shared N` threads more then register, withdraw and
-// read the same few addresses below //shared. An operation tried again is another one, the first is
-// open. On SIGTERM it stops after the operations in flight, says `= done` and holds its sessions;
-// the second SIGTERM ends it.
+// read the same few addresses below //shared. What was tried again is two operations: that of the
+// tries without an answer, and that of the last. On SIGTERM it stops after the operations in
+// flight, says `= done` and holds its sessions; the second SIGTERM ends it.
 
 #include <grpcpp/grpcpp.h>
 #include <unistd.h>
@@ -15,6 +15,7 @@
 #include <atomic>
 #include <csignal>
 #include <future>
+#include <optional>
 #include <random>
 #include <thread>
 
@@ -60,6 +61,7 @@ class Story {
     Line("ok " + std::to_string(id) + ' ' + Now() + ' ' + at.ToString() + ' ' + value);
   }
   void None(uint64_t id) { Line("none " + std::to_string(id) + ' ' + Now() + " 0:0"); }
+  void Refused(uint64_t id) { Line("refused " + std::to_string(id) + ' ' + Now()); }
   /// It was done by now, if ever.
   void Cut(uint64_t id) { Line("cut " + std::to_string(id) + ' ' + Now()); }
 
@@ -112,8 +114,13 @@ class StaticWriter final : public Writer {
       return stub_->Register(context, request, &response);
     });
     const Revision at{response.revision().epoch(), response.revision().number()};
-    // A second try may get the revision of the first one.
-    story.Ok(done.id, done.first ? at : Revision{});
+    if (!done.in_doubt) {
+      story.Ok(done.id, at);
+      return at;
+    }
+    // Done once, by whichever try; and again if another wrote over it before the last one came.
+    story.Ok(*done.in_doubt, {});
+    if (!done.late) story.Cut(done.id);
     return at;
   }
   Revision Withdraw(const std::string& address, const std::string& url) override {
@@ -127,13 +134,13 @@ class StaticWriter final : public Writer {
       return stub_->Withdraw(context, request, &response);
     });
     const Revision at{response.revision().epoch(), response.revision().number()};
-    // A second try may find what the first one did.
+    if (done.in_doubt && !done.late) story.Cut(*done.in_doubt);
     if (!done.found)
       story.None(done.id);
-    else if (done.first)
+    else if (!done.in_doubt)
       story.Ok(done.id, at);
     else
-      story.Cut(done.id);
+      story.Refused(done.id);  // it found what the one in doubt did, or that one stands for it
     return at;
   }
   void Read(const std::string& address) {
@@ -157,29 +164,33 @@ class StaticWriter final : public Writer {
   }
 
   struct Done {
-    uint64_t id = 0;  // of the try that was answered
-    bool first = true, found = true;
+    uint64_t id = 0;                   // of the try that was answered
+    std::optional<uint64_t> in_doubt;  // stands for those that were not
+    bool late = false;                 // one of them may still be on its way
+    bool found = true;
   };
   /// The same op id until it is done; only what says that nothing was refused for good is tried
   /// again.
   template <typename Call>
   Done Insist(const std::string& address, const std::string& what, const Call& call) {
-    for (Done done;; done.first = false) {
+    for (Done done;;) {
       grpc::ClientContext context;
       context.set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(5));
       done.id = story.Call(address, what);
       const grpc::Status status = call(&context);
-      if (status.ok()) return done;
-      if (status.error_code() == grpc::StatusCode::NOT_FOUND && what == "withdraw") {
-        done.found = false;
-        return done;
-      }
+      done.found = status.error_code() != grpc::StatusCode::NOT_FOUND;
+      if (status.ok() || (!done.found && what == "withdraw")) return done;
       if (status.error_code() != grpc::StatusCode::UNAVAILABLE &&
           status.error_code() != grpc::StatusCode::CANCELLED &&
           status.error_code() != grpc::StatusCode::DEADLINE_EXCEEDED) {
         Say("! static " + status.error_message());
         std::_Exit(1);
       }
+      done.late = done.late || status.error_code() == grpc::StatusCode::DEADLINE_EXCEEDED;
+      if (done.in_doubt)
+        story.Refused(done.id);
+      else
+        done.in_doubt = done.id;
       std::this_thread::sleep_for(std::chrono::milliseconds(20));
     }
   }

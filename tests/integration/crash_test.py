@@ -159,7 +159,7 @@ class CrashTest(cases.TestCase):
         wanted = sorted(known) if resolve_most is None else random.sample(sorted(known), min(resolve_most, len(known)))
         for first in range(0, len(wanted), 1000):
             some = wanted[first:first + 1000]
-            for address, answer in zip(some, api.resolve(*some).answers):
+            for address, answer in zip(some, api.resolve(*some, timeout=60).answers):
                 self.assertEqual(answer.row.status, pb.ANSWER_STATUS_FOUND, f"{address} (seed {SEED})")
                 self.assertIn(known[address][1], [endpoint.url for endpoint in answer.row.endpoints
                                                   if endpoint.state == pb.ENDPOINT_STATE_UP])
