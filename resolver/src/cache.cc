@@ -42,8 +42,8 @@ bool SameContent(const Answer& a, const Answer& b) {
 
 }  // namespace
 
-struct Cache::Entry {
-  // What a hit reads, in one cache line.
+struct alignas(64) Cache::Entry {
+  // What a hit reads, in the first cache line.
   AnswerPtr answer;      // null: not known
   BootTime fresh_until;  // without a live stream
   BootTime shown_until;  // until then `answer` may be handed out as it is
@@ -192,7 +192,7 @@ bool Cache::Begin(const Address& address, size_t hash) {
     auto made = std::make_unique<Entry>(address, hash);
     e = made.get();
     e->bytes = sizeof(Entry) + 64 + HeapOf(address.text());
-    map_.emplace(Key{e->address.text(), hash}, std::move(made));
+    map_.emplace(Key{e->address.text(), hash, e}, std::move(made));
     bytes_ += e->bytes;
     Link(*e);
   }

@@ -121,8 +121,11 @@ class Cache {
   struct Key {
     std::string_view text;
     size_t hash;
+    const Entry* entry = nullptr;  // of a stored key: a hit fetches it while the text is compared
     friend bool operator==(const Key& a, const Key& b) {
-      return a.hash == b.hash && a.text == b.text;
+      if (a.hash != b.hash) return false;
+      __builtin_prefetch(a.entry != nullptr ? a.entry : b.entry);
+      return a.text == b.text;
     }
   };
   struct KeyHash {
