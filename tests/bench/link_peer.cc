@@ -12,6 +12,7 @@
 #include <proton/delivery.hpp>
 #include <proton/listen_handler.hpp>
 #include <proton/listener.hpp>
+#include <proton/message_id.hpp>
 #include <proton/messaging_handler.hpp>
 #include <proton/receiver_options.hpp>
 #include <proton/sender.hpp>
