@@ -384,9 +384,7 @@ bool SenderCore::Open(Peer& peer, BootTime now) {
     if (!idle) return false;
     Close(*idle);
   }
-  peer.link.emplace();
-  peer.link->id = next_link_++;
-  peer.link->since = peer.link->last_used = now;
+  peer.link = Link{.id = next_link_++, .since = now, .last_used = now};
   links_[peer.link->id] = &peer;
   actions_.emplace_back(
       OpenLink{peer.link->id, peer.endpoint.url, answer_->matched.value_or(answer_->address)});

@@ -77,7 +77,7 @@ class Embedded final : public Log {
   mutable std::mutex mutex_;
   std::condition_variable wake_;
   std::deque<Item> queue_;                    // by mutex_
-  bool stopping_ = false, finished_ = false;  // by mutex_
+  bool stopping_ = false;                     // by mutex_
   BootTime stop_by_{};                        // by mutex_
   std::optional<BootTime> committing_since_;  // by mutex_
   BootTime last_ok_;                          // by mutex_

@@ -207,7 +207,7 @@ class SessionWriter final : public Writer {
     if (tethers_.empty() || registered_ == kSessionMost) {
       datawire::TetherOptions options;
       options.directory = {server_};
-      tethers_.push_back(std::move(datawire::TetherClient::Open(std::move(options)).value()));
+      tethers_.push_back(datawire::TetherClient::Open(std::move(options)).value());
       registered_ = 0;
     }
     ++registered_;
