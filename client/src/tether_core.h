@@ -71,7 +71,7 @@ class TetherCore {
     TetherClient::Done done;
     std::optional<Key> key;  // what it registers or withdraws
     bool sent = false;
-    std::optional<BootTime> not_before;  // refused for now
+    std::optional<BootTime> not_before;  // refused until then
   };
 
   using Ops = std::map<uint64_t, PendingOp>;

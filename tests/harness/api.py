@@ -14,6 +14,8 @@ import threading
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")  # the harness starts programs while channels are open
 import grpc  # noqa: E402
 
+from harness import programs
+
 _SERVICE = "/datawire.directory.v1."
 
 
@@ -192,3 +194,18 @@ def refused(test, code):
 def urls(answer):
     """The endpoints of one answer that are up."""
     return sorted(endpoint.url for endpoint in answer.row.endpoints if endpoint.state == pb.ENDPOINT_STATE_UP)
+
+
+class WithDirectory:
+    """For a test class: one directory and a connection to it, for all its tests."""
+
+    @classmethod
+    def setUpClass(cls):
+        cls.directory = programs.Directory()
+        cls.directory.__enter__()
+        cls.api = Api(cls.directory)
+
+    @classmethod
+    def tearDownClass(cls):
+        cls.api.__exit__()
+        cls.directory.__exit__(None)

@@ -6,7 +6,7 @@ import socket
 import grpc
 
 from harness import cases
-from harness.api import Api, pb, refused, urls
+from harness.api import Api, pb, refused, urls, WithDirectory
 from harness.programs import Directory, Program, dw
 
 PORTS = ("--listen", "127.0.0.1:0", "--http-listen", "127.0.0.1:0")
@@ -30,18 +30,7 @@ class Server(cases.TestCase):
         return path
 
 
-class Requests(Server):
-    @classmethod
-    def setUpClass(cls):
-        cls.directory = Directory()
-        cls.directory.__enter__()
-        cls.api = Api(cls.directory)
-
-    @classmethod
-    def tearDownClass(cls):
-        cls.api.__exit__()
-        cls.directory.__exit__(None)
-
+class Requests(WithDirectory, Server):
     def setUp(self):
         self.before = self.api.status()
 

@@ -12,7 +12,7 @@ import time
 import grpc
 
 from harness import cases, programs
-from harness.api import Api, pb
+from harness.api import Api, pb, WithDirectory
 from harness.programs import Directory, Program, dw, dw_json, eventually
 
 VERBS = ("resolve", "list", "tree", "watch", "register", "withdraw", "send", "receive", "request", "explain", "status",
@@ -41,20 +41,9 @@ class Session(Program):
         return self.wait(20)
 
 
-class Case(cases.TestCase):
+class Case(WithDirectory, cases.TestCase):
     """One directory for the class; each test has its own domain."""
     counter = 0
-
-    @classmethod
-    def setUpClass(cls):
-        cls.directory = Directory()
-        cls.directory.__enter__()
-        cls.api = Api(cls.directory)
-
-    @classmethod
-    def tearDownClass(cls):
-        cls.api.__exit__()
-        cls.directory.__exit__(None)
 
     def setUp(self):
         Case.counter += 1

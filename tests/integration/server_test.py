@@ -13,7 +13,7 @@ import urllib.request
 import grpc
 
 from harness import cases, programs
-from harness.api import Api, pb, refused, urls
+from harness.api import Api, pb, refused, urls, WithDirectory
 from harness.programs import Directory, Program, eventually
 
 NOBODY = 65534
@@ -307,18 +307,7 @@ class Ops(Server):
             self.assertRegex(line, r'^ts=\S+Z level=\w+ msg=("[^"]*"|\S+)( [a-z_]+=("[^"]*"|\S+))*$')
 
 
-class Grpc(Server):
-    @classmethod
-    def setUpClass(cls):
-        cls.directory = Directory()
-        cls.directory.__enter__()
-        cls.api = Api(cls.directory)
-
-    @classmethod
-    def tearDownClass(cls):
-        cls.api.__exit__()
-        cls.directory.__exit__(None)
-
+class Grpc(WithDirectory, Server):
     def test_health_says_serving_for_the_server_and_its_services(self):
         for service in ("", "datawire.directory.v1.Directory", "datawire.directory.v1.Admin"):
             request = b"\x0a" + bytes([len(service)]) + service.encode() if service else b""

@@ -1,24 +1,13 @@
 """What wakes a subscription, over gRPC against the real program: addresses and subtrees."""
 
 from harness import cases
-from harness.api import Api, pb, urls
+from harness.api import Api, pb, urls, WithDirectory
 from harness.programs import Directory
 
 ONE, TWO = "amqp://127.0.0.1:5001", "amqp://127.0.0.1:5002"
 
 
-class Subscribe(cases.TestCase):
-    @classmethod
-    def setUpClass(cls):
-        cls.directory = Directory()
-        cls.directory.__enter__()
-        cls.api = Api(cls.directory)
-
-    @classmethod
-    def tearDownClass(cls):
-        cls.api.__exit__()
-        cls.directory.__exit__(None)
-
+class Subscribe(WithDirectory, cases.TestCase):
     def next(self, stream):
         """{address: (matched, URLs that are up)} of the next message that carries answers."""
         message = stream.receive_until(lambda m: m.answers, 20)
