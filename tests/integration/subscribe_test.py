@@ -2,7 +2,6 @@
 
 from harness import cases
 from harness.api import Api, pb, urls, WithDirectory
-from harness.programs import Directory
 
 ONE, TWO = "amqp://127.0.0.1:5001", "amqp://127.0.0.1:5002"
 
