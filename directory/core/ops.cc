@@ -1,5 +1,6 @@
 #include "core/ops.h"
 
+#include <algorithm>
 #include <set>
 
 #include "datawire/wire.h"
@@ -8,6 +9,8 @@ namespace datawire::directory {
 namespace {
 
 using record::v1::Registration;
+
+constexpr size_t kEarlierOpIds = 8;  // writers that cross a retry of the same record
 
 Status CheckCount(const char* what, int count) {
   if (count == 0) return {Code::kInvalid, std::string("no ") + what + " in the call"};
@@ -28,6 +31,24 @@ bool OwnedBy(const Registration& registration, const Actor& actor) {
   return registration.session_id() == actor.session_id;
 }
 
+/// This very op wrote it, or something that it has replaced: a retry that comes late does not do
+/// its work twice.
+bool DoneBefore(const Registration& present, const Actor& actor) {
+  const auto& earlier = present.earlier_op_ids();
+  return OwnedBy(present, actor) &&
+         (present.op_id() == actor.op_id || present.ended().op_id() == actor.op_id ||
+          std::find(earlier.begin(), earlier.end(), actor.op_id) != earlier.end());
+}
+
+void Remember(const Registration& replaced, Registration* registration) {
+  auto* earlier = registration->mutable_earlier_op_ids();
+  *earlier = replaced.earlier_op_ids();
+  *earlier->Add() = replaced.op_id();
+  if (!replaced.ended().op_id().empty()) *earlier->Add() = replaced.ended().op_id();
+  const int more = earlier->size() - static_cast<int>(kEarlierOpIds);
+  if (more > 0) earlier->DeleteSubrange(0, more);
+}
+
 Op GuardedOp(const Actor& actor) {
   Op op;
   if (!actor.session_id.empty()) {
@@ -46,12 +67,12 @@ Guard AsRead(const std::string& key, const std::optional<Record>& record) {
 // Ends the registration; counts it. Says so when this very op ended it before.
 void PlanTombstone(const Ground& ground, const Actor& actor, const Record& record,
                    Registration registration, Plan* plan) {
-  if (registration.has_ended()) {
-    if (registration.ended().op_id() != actor.op_id) return;
+  if (DoneBefore(registration, actor)) {
     plan->already = ground.At(record.modified);
     ++plan->removed;
     return;
   }
+  if (registration.has_ended()) return;
   auto* ended = registration.mutable_ended();
   ended->set_reason(pb::REASON_WITHDRAWN);
   ended->set_by(NameOf(actor.peer));
@@ -129,16 +150,17 @@ Result<Plan> PlanRegister(const Ground& ground, const Actor& actor,
     const std::string key = keys::Registration(wanted.address, instance);
     DW_ASSIGN(const auto record, ground.view.Get(key));
     bool mine = false;
+    Registration registration;
     if (record) {
       DW_ASSIGN(const Registration present, Parse(*record));
-      mine = OwnedBy(present, actor) && !present.has_ended();
-      if (OwnedBy(present, actor) && present.op_id() == actor.op_id) {
+      if (DoneBefore(present, actor)) {
         plan.already = ground.At(record->modified);
         return plan;
       }
+      mine = OwnedBy(present, actor) && !present.has_ended();
+      if (OwnedBy(present, actor)) Remember(present, &registration);
     }
     if (!mine) ++plan.added;
-    Registration registration;
     registration.set_session_id(actor.session_id);
     *registration.mutable_endpoint() = wanted.endpoint;
     registration.set_identity(actor.identity);

@@ -446,6 +446,17 @@ TEST_F(DirectoryTest, AStaticRetryGetsTheFirstResult) {
   EXPECT_EQ(TryRegister("//d/a", kOne, "short").status().code(), Code::kInvalid);
 }
 
+TEST_F(DirectoryTest, AStaticRetryThatComesAfterOthersChangedTheRecordDoesNotDoItTwice) {
+  const std::string registers(16, 'r'), withdraws(16, 'w');
+  RegisterStatic("//d/a", kOne, registers);
+  TryWithdraw("//d/a", kOne, false, withdraws).value();
+  EXPECT_TRUE(TryRegister("//d/a", kOne, registers).ok());
+  EXPECT_EQ(StatusOf("//d/a"), AnswerStatus::kNotFound) << "the withdrawal came later";
+  RegisterStatic("//d/a", kOne);
+  EXPECT_TRUE(TryWithdraw("//d/a", kOne, false, withdraws).ok());
+  EXPECT_EQ(StatusOf("//d/a"), AnswerStatus::kFound) << "the registration came later";
+}
+
 TEST_F(DirectoryTest, AnOperatorWithdrawsSessionsOnlyWhenAsked) {
   TestTether process(*directory_);
   process.Hello();
