@@ -40,8 +40,8 @@ class ShellSender final : public Sender {
  public:
   explicit ShellSender(std::shared_ptr<SenderShell> shell) : shell_(std::move(shell)) {}
   ~ShellSender() override { shell_->Close(std::chrono::milliseconds(0)); }
-  Delivery Send(proton::message message, SendOptions options) override {
-    return shell_->Send(std::move(message), std::move(options));
+  Delivery Send(const proton::message& message, SendOptions options) override {
+    return shell_->Send(message, std::move(options));
   }
   std::vector<proton::message> Close(std::chrono::milliseconds wait) override {
     return shell_->Close(wait);
@@ -186,10 +186,10 @@ Result<std::unique_ptr<Receiver>> Client::OpenReceiver(std::string_view address,
   return std::unique_ptr<Receiver>(std::move(receiver));
 }
 
-Result<proton::message> Client::Request(std::string_view address, proton::message message,
+Result<proton::message> Client::Request(std::string_view address, const proton::message& message,
                                         std::chrono::milliseconds timeout) {
   DW_ASSIGN(const std::shared_ptr<SenderShell> shell, impl_->Requester(address));
-  return shell->Request(std::move(message), timeout);
+  return shell->Request(message, timeout);
 }
 
 Resolver& Client::resolver() {

@@ -2,7 +2,28 @@
 
 #include <proton/message_id.hpp>
 
+#include "amqp/proton_extras.h"
+
 namespace datawire {
+
+proton::message SpareMessages::Swap(proton::message& message) {
+  proton::message out;
+  {
+    const std::lock_guard lock(mutex_);
+    if (!messages_.empty()) {
+      out = std::move(messages_.back());
+      messages_.pop_back();
+    }
+  }
+  swap(out, message);
+  return out;
+}
+
+void SpareMessages::Return(proton::message message) {
+  if (!amqp::IsSmall(message)) return;
+  const std::lock_guard lock(mutex_);
+  if (messages_.size() < limits::kSpareMessages) messages_.push_back(std::move(message));
+}
 
 Exchange::~Exchange() = default;
 

@@ -7,6 +7,9 @@
 #include <proton/source_options.hpp>
 #include <proton/target_options.hpp>
 
+#include "amqp/encoded_message.h"
+#include "datawire/assert.h"
+
 namespace datawire {
 
 namespace {
@@ -39,16 +42,6 @@ SenderCore::Outcome OutcomeOf(const proton::tracker& tracker) {
       break;
   }
   return outcome;
-}
-
-/// The message with what this link adds to it.
-std::vector<char> Patched(const std::vector<char>& encoded, uint32_t redelivered,
-                          const std::string& reply_to) {
-  proton::message message;
-  message.decode(encoded);
-  message.delivery_count(message.delivery_count() + redelivered);
-  if (!reply_to.empty()) message.reply_to(reply_to);
-  return message.encode();
 }
 
 }  // namespace
@@ -114,9 +107,14 @@ void LinkOfPeer::Transmit(std::vector<Item> items) {
 void LinkOfPeer::Send(const Item& item) {
   if (!sender_ || sender_.credit() <= 0) return events_->OnBounced(item.id);
   const bool as_it_is = item.redelivered == 0 && reply_to_.empty();
-  const std::vector<char> patched =
-      as_it_is ? std::vector<char>() : Patched(*item.encoded, item.redelivered, reply_to_);
-  const std::vector<char>& bytes = as_it_is ? *item.encoded : patched;
+  std::vector<char> added;
+  if (!as_it_is) {
+    auto with = amqp::WithFields({item.encoded->data(), item.encoded->size()},
+                                 {.reply_to = reply_to_, .more_deliveries = item.redelivered});
+    DW_ASSERT(with.ok());  // it was encoded here
+    added = std::move(with).value();
+  }
+  const std::vector<char>& bytes = as_it_is ? *item.encoded : added;
   const uint64_t most = amqp::RemoteMaxMessageSize(sender_);
   if (most > 0 && bytes.size() > most) {
     ++sent_;  // a turn of the core's, though not of the link's: its credit is still there

@@ -13,13 +13,13 @@ void Asked::Answer(Result<proton::message> with) {
   answered.notify_all();
 }
 
-Result<proton::message> SenderShell::Request(proton::message message,
+Result<proton::message> SenderShell::Request(const proton::message& message,
                                              std::chrono::milliseconds timeout) {
   const BootTime until = BootClock::now() + timeout;
   auto asked = std::make_shared<Asked>();
   SendOptions options;
   options.deadline = std::max(timeout, std::chrono::milliseconds(1));
-  Delivery delivery = Take(std::move(message), std::move(options), asked);
+  Delivery delivery = Take(message, std::move(options), asked);
   if (const auto ended = delivery.Poll(); ended && ended->end == DeliveryEnd::kNotSent) {
     const bool invalid = ended->condition == MappingOf(Code::kInvalid).amqp_condition;
     asked->Answer(Status(invalid ? Code::kInvalid : Code::kTimeout, ended->description));

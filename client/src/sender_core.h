@@ -93,7 +93,11 @@ class SenderCore {
   /// Closes all links.
   void CloseLinks();
 
-  std::vector<Action> TakeActions() { return std::exchange(actions_, {}); }
+  /// What is to be done since the last call. In exchange for a vector to be filled next.
+  void TakeActions(std::vector<Action>& actions) {
+    actions.clear();
+    actions.swap(actions_);
+  }
   /// When to call Pump without another event.
   std::optional<BootTime> NextWake(BootTime now) const;
   /// Messages that have not ended.

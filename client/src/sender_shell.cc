@@ -5,6 +5,8 @@
 #include <proton/message_id.hpp>
 #include <random>
 
+#include "amqp/encoded_message.h"
+
 namespace datawire {
 
 namespace {
@@ -29,6 +31,8 @@ SenderCore::Options CoreOptions(const SenderOptions& options, bool requests) {
 std::string ConditionOf(Code code) {
   return std::string(MappingOf(code).amqp_condition);
 }
+
+constexpr size_t kScratchBytes = 64 * 1024;  // kept by a thread that sends
 
 proton::message Decoded(const std::vector<char>& encoded) {
   proton::message message;
@@ -78,9 +82,7 @@ class SenderShell::Events final : public LinkEvents {
     });
   }
   void OnSettled(uint64_t id, SenderCore::Outcome outcome) override {
-    Post(
-        [id, outcome = std::move(outcome)](SenderCore& core, SenderCore::LinkId link,
-                                           BootTime now) { core.Settled(link, id, outcome, now); });
+    if (const auto shell = shell_.lock()) shell->Post(Settled{link_, id, std::move(outcome)});
   }
   void OnWritten(uint64_t id) override {
     Post([id](SenderCore& core, SenderCore::LinkId link, BootTime) { core.Written(link, id); });
@@ -149,11 +151,11 @@ void SenderShell::Start(Resolver* resolver) {
   subscription_ = std::move(subscription);
 }
 
-Delivery SenderShell::Send(proton::message message, SendOptions options) {
-  return Take(std::move(message), std::move(options), nullptr);
+Delivery SenderShell::Send(const proton::message& message, SendOptions options) {
+  return Take(message, std::move(options), nullptr);
 }
 
-Delivery SenderShell::Take(proton::message message, SendOptions options,
+Delivery SenderShell::Take(const proton::message& message, SendOptions options,
                            std::shared_ptr<Asked> asked) {
   auto state = std::make_shared<Delivery::State>();
   state->done = std::move(options.done);
@@ -164,42 +166,49 @@ Delivery SenderShell::Take(proton::message message, SendOptions options,
     return Delivery(state);
   };
 
-  std::unique_lock lock(mutex_);
-  const uint64_t id = next_id_++;
-  lock.unlock();
-  std::string reply_key;
-  try {
-    if (message.id().empty()) message.id(id_prefix_ + std::to_string(id));
-    if (asked) {
-      if (message.correlation_id().empty()) message.correlation_id(message.id());
-      reply_key = proton::to_string(message.correlation_id());
-    }
-    state->encoded = message.encode();
-  } catch (const std::exception& e) {
-    return refuse(
-        Status(Code::kInvalid, std::string("the message cannot be encoded: ") + e.what()));
-  }
+  Given given{next_id_++, {state, std::move(asked), {}}, std::move(options.key)};
+  if (Status status = Encode(message, given); !status.ok()) return refuse(status);
   if (state->encoded.size() > limits::kMessageBytes) {
     return refuse(Status(Code::kInvalid, "the message is " + std::to_string(state->encoded.size()) +
                                              " bytes, at most " +
                                              std::to_string(limits::kMessageBytes)));
   }
-  lock.lock();
+  std::unique_lock lock(mutex_);
   if (Status full = WaitForRoom(lock, state->deadline); !full.ok()) {
     lock.unlock();
     return refuse(full);
   }
   ++in_use_;
   // Under the lock that found the sender open: Close, which comes later, finds the message.
-  const bool idle =
-      Queue([this, id, state, asked = std::move(asked), reply_key = std::move(reply_key),
-             key = std::move(options.key)](BootTime) mutable {
-        core_.Give(id, std::move(key), state->deadline);
-        flights_.emplace(id, Flight{state, std::move(asked), std::move(reply_key)});
-      });
+  const bool idle = Queue(std::move(given));
   lock.unlock();
   if (idle) Schedule();
   return Delivery(std::move(state));
+}
+
+/// Encoded once, on the caller's thread; what it lacks is filled in there.
+Status SenderShell::Encode(const proton::message& message, Given& given) const {
+  static thread_local std::vector<char> scratch;
+  amqp::MessageFields fields;
+  std::string new_id;
+  try {
+    const proton::message_id id = message.id();
+    if (id.empty()) fields.message_id = new_id = id_prefix_ + std::to_string(given.id);
+    if (given.flight.asked) {
+      const proton::message_id correlation = message.correlation_id();
+      fields.correlate = correlation.empty();
+      given.flight.reply_key = !correlation.empty() ? proton::to_string(correlation)
+                               : id.empty()         ? new_id
+                                                    : proton::to_string(id);
+    }
+    message.encode(scratch);
+  } catch (const std::exception& e) {
+    return Status(Code::kInvalid, std::string("the message cannot be encoded: ") + e.what());
+  }
+  DW_ASSIGN(given.flight.state->encoded,
+            amqp::WithFields({scratch.data(), scratch.size()}, fields));
+  if (scratch.capacity() > 2 * kScratchBytes) std::vector<char>().swap(scratch);
+  return {};
 }
 
 Status SenderShell::WaitForRoom(std::unique_lock<std::mutex>& lock, BootTime until) {
@@ -238,16 +247,16 @@ void SenderShell::Post(Event event) {
 }
 
 void SenderShell::Turn() {
-  std::vector<Event> events;
   {
     const std::lock_guard lock(mutex_);
-    events.swap(inbox_);
+    running_.swap(inbox_);
   }
   const BootTime now = BootClock::now();
-  for (Event& event : events) event(now);
+  for (Event& event : running_) Run(event, now);
+  running_.clear();
   core_.Pump(now);
-  std::vector<SenderCore::Action> actions = core_.TakeActions();
-  const auto ended = std::count_if(actions.begin(), actions.end(), [](const auto& action) {
+  core_.TakeActions(actions_);
+  const auto ended = std::count_if(actions_.begin(), actions_.end(), [](const auto& action) {
     return std::holds_alternative<SenderCore::Finish>(action);
   });
   {
@@ -257,7 +266,7 @@ void SenderShell::Turn() {
     in_use_ -= static_cast<size_t>(ended);
   }
   if (ended > 0) room_.notify_all();
-  Act(std::move(actions));
+  Act();
   Arm(now);
   {
     const std::lock_guard lock(mutex_);
@@ -267,9 +276,20 @@ void SenderShell::Turn() {
   Schedule();
 }
 
-void SenderShell::Act(std::vector<SenderCore::Action> actions) {
+void SenderShell::Run(Event& event, BootTime now) {
+  if (auto* given = std::get_if<Given>(&event)) {
+    core_.Give(given->id, std::move(given->key), given->flight.state->deadline);
+    flights_.emplace(given->id, std::move(given->flight));
+  } else if (auto* settled = std::get_if<Settled>(&event)) {
+    core_.Settled(settled->link, settled->id, settled->outcome, now);
+  } else {
+    std::get<std::function<void(BootTime)>>(event)(now);
+  }
+}
+
+void SenderShell::Act() {
   std::map<SenderCore::LinkId, std::vector<PeerLink::Item>> batches;
-  for (const SenderCore::Action& action : actions) {
+  for (const SenderCore::Action& action : actions_) {
     if (const auto* open = std::get_if<SenderCore::OpenLink>(&action)) {
       LinkSpec spec;
       spec.kind = requests_ ? LinkSpec::Kind::kRequester : LinkSpec::Kind::kSender;
@@ -287,7 +307,7 @@ void SenderShell::Act(std::vector<SenderCore::Action> actions) {
   for (auto& [link, items] : batches) {
     if (const auto it = open_.find(link); it != open_.end()) it->second->Transmit(std::move(items));
   }
-  for (SenderCore::Action& action : actions) {
+  for (SenderCore::Action& action : actions_) {
     if (const auto* close = std::get_if<SenderCore::CloseLink>(&action)) {
       if (const auto node = open_.extract(close->link)) node.mapped()->Close();
       LinkGone(close->link, "the link was closed");
@@ -299,6 +319,7 @@ void SenderShell::Act(std::vector<SenderCore::Action> actions) {
       Ended(*finish);
     }
   }
+  actions_.clear();
 }
 
 void SenderShell::Ended(SenderCore::Finish& finish) {

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <atomic>
 #include <condition_variable>
 #include <functional>
 #include <map>
@@ -8,6 +9,7 @@
 #include <optional>
 #include <string>
 #include <unordered_map>
+#include <variant>
 #include <vector>
 
 #include "datawire/client.h"
@@ -49,28 +51,42 @@ class SenderShell : public std::enable_shared_from_this<SenderShell> {
 
   /// Follows the answers of `resolver`; null for a physical destination.
   void Start(Resolver* resolver);
-  Delivery Send(proton::message message, SendOptions options);
-  Result<proton::message> Request(proton::message message, std::chrono::milliseconds timeout);
+  Delivery Send(const proton::message& message, SendOptions options);
+  Result<proton::message> Request(const proton::message& message,
+                                  std::chrono::milliseconds timeout);
   std::vector<proton::message> Close(std::chrono::milliseconds wait);
   Sender::Counters counters();
 
  private:
   class Events;
-  using Event = std::function<void(BootTime now)>;
   struct Flight {
     std::shared_ptr<Delivery::State> state;
     std::shared_ptr<Asked> asked;  // of a request
     std::string reply_key;
     SenderCore::LinkId link = 0;
   };
+  // The two that come with every message are values: nothing is allocated for them.
+  struct Given {
+    SenderCore::MessageId id;
+    Flight flight;
+    std::string key;
+  };
+  struct Settled {
+    SenderCore::LinkId link;
+    SenderCore::MessageId id;
+    SenderCore::Outcome outcome;
+  };
+  using Event = std::variant<Given, Settled, std::function<void(BootTime now)>>;
 
-  Delivery Take(proton::message message, SendOptions options, std::shared_ptr<Asked> asked);
+  Delivery Take(const proton::message& message, SendOptions options, std::shared_ptr<Asked> asked);
+  Status Encode(const proton::message& message, Given& given) const;
   Status WaitForRoom(std::unique_lock<std::mutex>& lock, BootTime until);
   void Post(Event event);
   bool Queue(Event event);  // under mutex_; true: Schedule is due
   void Schedule();
   void Turn();
-  void Act(std::vector<SenderCore::Action> actions);
+  void Run(Event& event, BootTime now);
+  void Act();
   void Ended(SenderCore::Finish& finish);
   void Arm(BootTime now);
 
@@ -84,6 +100,7 @@ class SenderShell : public std::enable_shared_from_this<SenderShell> {
   const SenderOptions options_;
   const bool requests_;
   const std::string id_prefix_;
+  std::atomic<SenderCore::MessageId> next_id_ = 1;
 
   // Of the turn only.
   SenderCore core_;
@@ -91,6 +108,9 @@ class SenderShell : public std::enable_shared_from_this<SenderShell> {
   std::map<SenderCore::LinkId, std::shared_ptr<PeerLink>> open_;
   std::map<std::string, Flight> awaited_;  // accepted requests, by reply key; one a caller
   std::optional<BootTime> armed_;
+  std::vector<Event>
+      running_;  // empty between turns, as actions_: large ones, kept for their memory
+  std::vector<SenderCore::Action> actions_;
 
   std::mutex mutex_;
   std::condition_variable room_;
@@ -98,7 +118,6 @@ class SenderShell : public std::enable_shared_from_this<SenderShell> {
   bool scheduled_ = false;     // guarded by mutex_
   bool closed_ = false;        // guarded by mutex_
   size_t in_use_ = 0;          // guarded by mutex_; messages taken and not ended
-  uint64_t next_id_ = 1;       // guarded by mutex_
   Sender::Counters counters_;  // guarded by mutex_; as of the last turn
   std::unique_ptr<Resolver::Subscription> subscription_;  // guarded by mutex_
 };

@@ -27,10 +27,11 @@ HandlerThread::~HandlerThread() {
   Stop();
 }
 
-void HandlerThread::Push(std::shared_ptr<Exchange::State> state) {
+void HandlerThread::Push(std::vector<std::shared_ptr<Exchange::State>>& states) {
   const std::lock_guard lock(mutex_);
   if (stopped_) return;
-  waiting_.push_back(std::move(state));
+  waiting_.insert(waiting_.end(), std::move_iterator(states.begin()),
+                  std::move_iterator(states.end()));
   if (idle_) work_.notify_one();
 }
 
@@ -88,8 +89,9 @@ Result<std::unique_ptr<LinkedService>> LinkedService::Open(
   auto node = std::make_shared<ServiceNode>(ServiceNode{service->address_});
   node->subtree = options.subtree;
   node->credit = options.credit;
-  node->deliver = [handlers = service->handlers_](std::shared_ptr<Exchange::State> state) {
-    handlers->Push(std::move(state));
+  node->deliver = [handlers =
+                       service->handlers_](std::vector<std::shared_ptr<Exchange::State>>& states) {
+    handlers->Push(states);
   };
   amqp::ConnectionOptions connection;
   connection.container_id = std::move(container_id);

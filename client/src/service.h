@@ -23,7 +23,7 @@ class HandlerThread {
  public:
   explicit HandlerThread(Handler handler);
   ~HandlerThread();  ///< Stop()
-  void Push(std::shared_ptr<Exchange::State> state);
+  void Push(std::vector<std::shared_ptr<Exchange::State>>& states);
   /// Lets go of what waits (released), joins after the handler's present call, however long that
   /// takes. Idempotent.
   void Stop();

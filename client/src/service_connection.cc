@@ -77,18 +77,54 @@ void ServiceConnection::on_message(proton::delivery& delivery, proton::message& 
   });
   if (in == in_.end() || draining_) return delivery.release();
   const uint64_t token = next_++;
-  held_.emplace(token, Held{delivery, in->first});
-  node_->deliver(std::make_shared<Exchange::State>(shared_from_this(), token, in->second.address,
-                                                   std::move(message)));
+  held_.emplace_hint(held_.end(), token, Held{delivery, in->first});
+  came_.push_back(std::make_shared<Exchange::State>(shared_from_this(), token, in->second.address,
+                                                    node_->spare->Swap(message), node_->spare));
+  if (came_.size() > 1) return;
+  // All that came in this turn wakes the handler once.
+  if (const auto connection = connection_.lock()) {
+    connection->Post([self = shared_from_this()] { self->Deliver(); });
+  }
+}
+
+void ServiceConnection::Deliver() {
+  node_->deliver(came_);
+  came_.clear();
 }
 
 void ServiceConnection::Answer(uint64_t token, Settle how) {
+  Tell({token, std::move(how), {}, {}});
+}
+
+void ServiceConnection::Tell(Told told) {
   const auto connection = connection_.lock();
   if (!connection) return;
-  connection->Post([self = shared_from_this(), token, how = std::move(how)] {
-    if (const auto in = self->SettleHeld(token, how)) self->Done(*in);
-    self->CloseWhenDone();
-  });
+  {
+    const std::lock_guard lock(mutex_);
+    told_.push_back(std::move(told));
+    if (told_.size() > 1) return;  // the first has told that there is something to hear
+  }
+  connection->Post([self = shared_from_this()] { self->Hear(); });
+}
+
+void ServiceConnection::Hear() {
+  {
+    const std::lock_guard lock(mutex_);
+    hearing_.swap(told_);
+  }
+  for (Told& told : hearing_) {
+    const auto in = SettleHeld(told.token, told.how);
+    if (!in) continue;
+    const auto out = out_.find(told.reply_to);
+    if (told.reply_to.empty() || out == out_.end()) {
+      Done(*in);
+      continue;
+    }
+    out->second.replies.push_back({std::move(told.reply), *in});
+    SendReplies(out->second);
+  }
+  hearing_.clear();
+  CloseWhenDone();
 }
 
 Status ServiceConnection::Reply(uint64_t token, const std::string& reply_to,
@@ -103,19 +139,7 @@ Status ServiceConnection::Reply(uint64_t token, const std::string& reply_to,
     return Status(Code::kInvalid, "reply-to " + Shown(reply_to) +
                                       " is no reply node of the connection the message came on");
   }
-  const auto connection = connection_.lock();
-  if (!connection) return {};
-  connection->Post([self = shared_from_this(), token, reply_to, encoded = std::move(encoded)] {
-    const auto in = self->SettleHeld(token, {Settle::Kind::kAccept, {}});
-    const auto out = self->out_.find(reply_to);
-    if (in && out != self->out_.end()) {
-      out->second.replies.push_back({encoded, *in});
-      self->SendReplies(out->second);
-    } else if (in) {
-      self->Done(*in);
-    }
-    self->CloseWhenDone();
-  });
+  Tell({token, {Settle::Kind::kAccept, {}}, reply_to, std::move(encoded)});
   return {};
 }
 
@@ -220,11 +244,13 @@ void ServiceConnection::on_session_close(proton::session& session) {
 }
 
 void ServiceConnection::Closed() {
+  came_.clear();
   held_.clear();
   in_.clear();
   out_.clear();
   const std::lock_guard lock(mutex_);
   reply_nodes_.clear();
+  told_.clear();
 }
 
 void ServiceConnection::Drain() {

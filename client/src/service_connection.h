@@ -25,8 +25,9 @@ struct ServiceNode {
   Address address;
   bool subtree = false;
   uint32_t credit = limits::kServiceCredit;
-  /// Takes a message to the handler; must not block.
-  std::function<void(std::shared_ptr<Exchange::State>)> deliver;
+  /// Takes messages to the handler; must not block.
+  std::function<void(std::vector<std::shared_ptr<Exchange::State>>&)> deliver;
+  const std::shared_ptr<SpareMessages> spare = std::make_shared<SpareMessages>();
 
   /// The logical address of an attach to `target`; nothing when it is not ours.
   std::optional<std::string> Match(const std::string& target) const;
@@ -81,11 +82,20 @@ class ServiceConnection final : public proton::messaging_handler,
     std::deque<Waiting> replies;  // without credit; bounded by the credit of the links in
     uint64_t next_tag = 1;
   };
+  struct Told {  // by the handler
+    uint64_t token;
+    Settle how;
+    std::string reply_to;  // empty: no reply
+    std::vector<char> reply;
+  };
   struct Held {
     proton::delivery delivery;
     uint64_t in;
   };
 
+  void Deliver();
+  void Tell(Told told);
+  void Hear();
   std::optional<uint64_t> SettleHeld(uint64_t token, const Settle& how);
   void Done(uint64_t in);
   void SendReplies(Out& out);
@@ -98,11 +108,14 @@ class ServiceConnection final : public proton::messaging_handler,
   std::map<uint64_t, In> in_;
   std::map<std::string, Out> out_;  // by the node's address
   std::map<uint64_t, Held> held_;   // handed out, not settled; at most credit a link
+  std::vector<std::shared_ptr<Exchange::State>> came_;  // in this turn of the connection
+  std::vector<Told> hearing_;                           // told_, while it is worked on
   uint64_t next_ = 1;
   bool draining_ = false;
 
   std::mutex mutex_;
   std::set<std::string> reply_nodes_;  // guarded by mutex_; the keys of out_
+  std::vector<Told> told_;             // guarded by mutex_; at most one for each held
 };
 
 }  // namespace datawire

@@ -2,6 +2,7 @@
 
 #include <proton/connection.hpp>
 #include <proton/link.hpp>
+#include <proton/message.hpp>
 #include <proton/session.hpp>
 #include <proton/transfer.hpp>
 #include <proton/transport.hpp>
@@ -26,6 +27,12 @@ inline pn_link_t* Of(const proton::link& l) {
 }
 inline pn_delivery_t* Of(const proton::transfer& t) {
   return Access<proton::transfer, pn_delivery_t>::Get(t);
+}
+inline pn_data_t* BodyOf(const proton::message& m) {
+  struct Body : proton::internal::value_base {
+    static const proton::internal::data& Of(const value_base& v) { return v.*(&Body::data_); }
+  };
+  return Access<proton::internal::data, pn_data_t>::Get(Body::Of(m.body()));
 }
 inline pn_transport_t* Of(const proton::transport& t) {
   return Access<proton::transport, pn_transport_t>::Get(t);

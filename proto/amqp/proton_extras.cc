@@ -143,6 +143,11 @@ void Forget(proton::sender& sender, uint64_t tag) {
   }
 }
 
+bool IsSmall(const proton::message& message) {
+  pn_data_t* body = native::BodyOf(message);
+  return pn_data_size(body) <= 64 && pn_data_encoded_size(body) <= 4096;
+}
+
 bool Refused(const proton::link& link) {
   pn_link_t* l = native::Of(link);
   pn_terminus_t* wanted =

@@ -51,6 +51,9 @@ uint64_t TagOf(const proton::transfer& transfer);
 /// Settles what was sent with `tag`, if the link still has it unsettled; the peer is told.
 void Forget(proton::sender& sender, uint64_t tag);
 
+/// Its body takes at most 4 KiB: a message worth keeping for its memory.
+bool IsSmall(const proton::message& message);
+
 /// The peer answered an attach without the terminus asked for: an error follows (see Refuse).
 bool Refused(const proton::link& link);
 

@@ -80,6 +80,11 @@ class Pump final : public Connection, public Core::Member {
   static constexpr size_t kBuffer = 64 * 1024;
 
   std::shared_ptr<Pump> self() { return std::static_pointer_cast<Pump>(shared_from_this()); }
+  /// What callbacks post from here on runs in the turn that follows.
+  void HoldTasks() {
+    MutexLock lock(mutex_);
+    scheduled_ = true;
+  }
   void RunTasks();
   void Turn();
   void Read();

@@ -80,7 +80,10 @@ void Pump<Stream>::Turn() {
   if (over_ || !connected_ || turning_) return;
   turning_ = true;
   const Clock::time_point now = Clock::now();
+  HoldTasks();
   const auto tick = driver_->Tick(now);
+  driver_->Dispatch();
+  RunTasks();
   driver_->Dispatch();
   if (!writing_) {
     out_.clear();
@@ -136,6 +139,7 @@ void Pump<Stream>::OnRead(const boost::system::error_code& error, size_t n) {
   }
   if (error) return Lost(error);
   if (writing_) unread_ += n;
+  HoldTasks();
   driver_->Read(in_.data(), n);
   Turn();
 }

@@ -135,7 +135,7 @@ ClientOptions Options() {
 void RateDirect(benchmark::State& state) {
   const int credit = static_cast<int>(state.range(0));
   Client client(Options());
-  auto sender = client.OpenSender(Peer(credit), {.buffer = static_cast<size_t>(credit)});
+  auto sender = client.OpenSender(Peer(credit));
   Check(sender.ok(), "no sender");
   const proton::message message = Message();
   for (auto _ : state) {

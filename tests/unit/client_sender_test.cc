@@ -104,11 +104,14 @@ TEST_F(SenderTest, LinkLossMidStreamLosesNothing) {
       std::make_shared<SenderShell>(io, std::make_shared<Links>(io, "t"),
                                     Destination::Parse("//demo/x").value(), SenderOptions{}, false);
   shell->Start(&resolver);
+  const BootTime until = BootClock::now() + 5s;
   std::vector<Delivery> deliveries;
   for (int i = 0; i < 500; ++i) {
     deliveries.push_back(shell->Send(proton::message("m" + std::to_string(i)), {}));
+    while (shell->counters().links_opened < 2 && BootClock::now() < until) {
+      std::this_thread::yield();  // the first opens them
+    }
   }
-  const BootTime until = BootClock::now() + 5s;
   while (shell->counters().accepted < 450 && BootClock::now() < until) std::this_thread::yield();
   victim.Close();
   victim.AbortAll();

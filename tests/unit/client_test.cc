@@ -156,6 +156,36 @@ TEST_F(ClientTest, StopFinishesWhatIsInProgressAndReleasesTheRest) {
   EXPECT_EQ(delivery.Wait().end, End::kAccepted);
 }
 
+TEST_F(ClientTest, AKeptExchangeKeepsItsMessage) {
+  std::promise<Exchange> first;
+  int count = 0;
+  const auto service = Serve([&](Exchange exchange) {
+    if (++count == 1) return first.set_value(std::move(exchange));
+    exchange.Accept();
+  });
+  const auto sender = Open(To(*service));
+  const Delivery kept = sender->Send(proton::message("the first"));
+  for (int i = 0; i < 1000; ++i) {  // messages whose memory is used again and again
+    EXPECT_EQ(Outcome(sender->Send(proton::message("another"))).end, End::kAccepted);
+  }
+  Exchange exchange = first.get_future().get();
+  EXPECT_EQ(Body(exchange.message()), "the first");
+  exchange.Accept();
+}
+
+TEST(SpareMessagesTest, KeepsSmallOnesToBeFilledAgain) {
+  SpareMessages spare;
+  proton::message first("first"), second("second");
+  spare.Return(spare.Swap(first));
+  EXPECT_TRUE(first.body().empty()) << "there was none to be filled again";
+  EXPECT_EQ(Body(spare.Swap(second)), "second");
+  EXPECT_EQ(Body(second), "first");
+  spare.Return(proton::message(std::string(10'000, 'x')));
+  proton::message third("third");
+  (void)spare.Swap(third);
+  EXPECT_TRUE(third.body().empty()) << "a large one would hold its memory";
+}
+
 TEST_F(ClientTest, AStoppedHandlerThreadFinishesOneCallAndReleasesTheRest) {
   struct Answers : Answerer {
     void Answer(uint64_t token, Settle how) override {
@@ -181,14 +211,18 @@ TEST_F(ClientTest, AStoppedHandlerThreadFinishesOneCallAndReleasesTheRest) {
     leave[call].get_future().get();
     exchange.Accept();
   });
-  handlers.Push(state(1));
+  const auto push = [&](uint64_t token) {
+    std::vector<std::shared_ptr<Exchange::State>> states{state(token)};
+    handlers.Push(states);
+  };
+  push(1);
   entered[0].get_future().get();
-  for (uint64_t token = 2; token <= 10; ++token) handlers.Push(state(token));
+  for (uint64_t token = 2; token <= 10; ++token) push(token);
   leave[0].set_value();
   entered[1].get_future().get();
   auto stopped = std::async([&] { handlers.Stop(); });
   const auto refused = [&] {  // what is given to a stopped one is released at once
-    handlers.Push(state(100));
+    push(100);
     const std::lock_guard lock(answers->mutex);
     return answers->last == 100;
   };

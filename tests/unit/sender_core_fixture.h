@@ -43,7 +43,9 @@ class SenderCoreTest : public testing::Test {
   }
   void Pump() {
     core_->Pump(now_);
-    for (SenderCore::Action& action : core_->TakeActions()) {
+    std::vector<SenderCore::Action> actions;
+    core_->TakeActions(actions);
+    for (SenderCore::Action& action : actions) {
       if (auto* open = std::get_if<SenderCore::OpenLink>(&action)) {
         links_[open->link] = open->url.port();
         ++opened_[open->url.port()];

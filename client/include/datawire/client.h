@@ -64,9 +64,9 @@ struct SendOptions {
 class Sender {
  public:
   virtual ~Sender() = default;  ///< Close(0)
-  /// Takes the message; blocks (or fails with an ended delivery) while the buffer is full. Fills in
-  /// message-id if empty.
-  virtual Delivery Send(proton::message message, SendOptions options = {}) = 0;
+  /// Takes a copy of the message; blocks (or fails with an ended delivery) while the buffer is
+  /// full. What is sent has a message-id.
+  virtual Delivery Send(const proton::message& message, SendOptions options = {}) = 0;
   /// Waits for what is not settled; returns what is not after `wait`, in the order sent; those
   /// deliveries end as NOT_SENT or OUTCOME_UNKNOWN.
   virtual std::vector<proton::message> Close(std::chrono::milliseconds wait) = 0;
@@ -168,7 +168,7 @@ class Client {
                                                  ReceiverOptions options = {});
   /// Sends and waits for the reply. kTimeout: not sent; kOutcomeUnknown: sent, no reply in time;
   /// kDenied with the peer's condition: rejected.
-  Result<proton::message> Request(std::string_view address, proton::message message,
+  Result<proton::message> Request(std::string_view address, const proton::message& message,
                                   std::chrono::milliseconds timeout);
 
   Resolver& resolver();

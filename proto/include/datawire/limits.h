@@ -85,6 +85,7 @@ inline constexpr uint32_t kChannels = 16;
 inline constexpr uint32_t kLinks = 64;
 inline constexpr size_t kMessageBytes = 1024 * 1024;  // one message, both directions
 inline constexpr uint32_t kServiceCredit = 100;       // default credit a service gives a link
+inline constexpr size_t kSpareMessages = 256;         // of a service, kept for their memory
 inline constexpr size_t kSenderLinks = 8;
 inline constexpr size_t kSenderBuffer = 1024;  // messages accepted, not yet settled
 inline constexpr seconds kSendDeadline{30};
