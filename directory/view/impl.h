@@ -20,7 +20,7 @@ struct PublishedPoint {
   ~PublishedPoint() { db->ReleaseSnapshot(snapshot); }
   PublishedPoint(const PublishedPoint&) = delete;
   PublishedPoint& operator=(const PublishedPoint&) = delete;
-  Reading reading() const { return {db, nullptr, snapshot}; }
+  Reading reading() const { return {.db = db, .snapshot = snapshot}; }
 
   rocksdb::DB* const db;
   const rocksdb::Snapshot* const snapshot;
@@ -40,6 +40,7 @@ struct View::Impl {
   std::unique_ptr<rocksdb::Env> env;
   std::unique_ptr<rocksdb::DB> db;
   std::unique_ptr<RowCache> cache;
+  std::unique_ptr<Recent> recent;
   Listener listener;
   std::function<void(std::string_view)> stop_point;
 

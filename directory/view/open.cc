@@ -121,6 +121,7 @@ Result<std::unique_ptr<View>> View::Start(const std::string& path, const Authori
   impl->path = path;
   impl->options = options;
   impl->cache = std::make_unique<RowCache>(options.row_cache_bytes);
+  impl->recent = std::make_unique<Recent>(options.recent_bytes);
   rocksdb::Env* const base = options.env != nullptr ? options.env : rocksdb::Env::Default();
   impl->env = rocksdb::NewCompositeEnv(std::make_shared<SizedLogs>(base->GetFileSystem()));
   rocksdb::DB* db = nullptr;

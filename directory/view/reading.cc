@@ -17,14 +17,19 @@ Status FromRocks(const rocksdb::Status& status, std::string_view doing) {
 }
 
 Result<std::optional<std::string>> Reading::Get(const std::string& key) const {
+  if (recent) {
+    if (auto known = recent->Find(key)) return *std::move(known);
+  }
   rocksdb::ReadOptions options;
   options.snapshot = snapshot;
-  std::string value;
+  std::string found;
   const rocksdb::Status status =
-      batch ? batch->GetFromBatchAndDB(db, options, key, &value) : db->Get(options, key, &value);
-  if (status.IsNotFound()) return std::optional<std::string>();
-  if (!status.ok()) return FromRocks(status, "reading " + Shown(key));
-  return std::optional<std::string>(std::move(value));
+      batch ? batch->GetFromBatchAndDB(db, options, key, &found) : db->Get(options, key, &found);
+  if (!status.ok() && !status.IsNotFound()) return FromRocks(status, "reading " + Shown(key));
+  std::optional<std::string> value;
+  if (status.ok()) value = std::move(found);
+  if (recent) recent->Set(key, value);
+  return value;
 }
 
 Result<std::optional<Record>> Reading::GetRecord(const std::string& key) const {

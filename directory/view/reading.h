@@ -11,6 +11,7 @@
 #include "datawire/result.h"
 #include "view/encoding.h"
 #include "view/keys.h"
+#include "view/recent.h"
 #include "view/row.h"
 
 namespace datawire::directory {
@@ -18,11 +19,14 @@ namespace datawire::directory {
 namespace record = ::datawire::record::v1;
 namespace pb = ::datawire::directory::v1;
 
-/// The store at one point: newest, as of a snapshot, or newest with what is staged. Value.
+/// The store at one point: newest, as of a snapshot, or newest with what is staged. `recent` only
+/// with the newest, on the apply thread, while nothing is staged: answers Get and learns from it.
+/// Value.
 struct Reading {
   rocksdb::DB* db = nullptr;
   rocksdb::WriteBatchWithIndex* batch = nullptr;
   const rocksdb::Snapshot* snapshot = nullptr;
+  Recent* recent = nullptr;
 
   Result<std::optional<std::string>> Get(const std::string& key) const;
   Result<std::optional<Record>> GetRecord(const std::string& key) const;

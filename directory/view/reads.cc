@@ -69,7 +69,11 @@ class Held final : public View::Snapshot {
 }  // namespace
 
 Result<std::optional<Record>> View::Get(const std::string& key) const {
-  return Reading{impl_->db.get(), nullptr, nullptr}.GetRecord(key);
+  const auto known = impl_->recent->Find(key);
+  if (!known) return Reading{.db = impl_->db.get()}.GetRecord(key);
+  if (!*known) return std::optional<Record>();
+  DW_ASSIGN(Record record, DecodeRecord(key, **known));
+  return std::optional<Record>(std::move(record));
 }
 
 Status View::Scan(const std::string& from, const std::string& to,

@@ -9,6 +9,11 @@ bool IsSubtree(const record::Registration& r) {
   return r.endpoint().match() == pb::MATCH_SUBTREE;
 }
 
+// Index, queues and history are only walked.
+bool ReadByKey(std::string_view key) {
+  return std::string_view("xwhm").find(key.front()) == std::string_view::npos;
+}
+
 bool SameMark(const SessionFacts& a, const SessionFacts& b) {
   if (a.mark.has_value() != b.mark.has_value()) return false;
   return !a.mark || (a.mark->state() == b.mark->state() && a.mark->reason() == b.mark->reason());
@@ -17,8 +22,11 @@ bool SameMark(const SessionFacts& a, const SessionFacts& b) {
 }  // namespace
 
 Stager::Stager(rocksdb::DB& db, rocksdb::WriteBatchWithIndex& out, const Batch& batch,
-               const AppliedState& before)
-    : reading_{&db, &out, nullptr}, out_(out), batch_(batch) {
+               const AppliedState& before, Recent* recent)
+    : reading_{.db = &db, .batch = &out},
+      before_(recent ? Reading{.db = &db, .recent = recent} : reading_),
+      out_(out),
+      batch_(batch) {
   staged_.at = batch.at;
   staged_.applied = before;
   staged_.applied.at = batch.at;
@@ -87,9 +95,9 @@ Status Stager::LoadBatch() {
 Result<Stager::Session*> Stager::LoadSession(const std::string& id) {
   if (auto known = sessions_.find(id); known != sessions_.end()) return &known->second;
   Session session;
-  DW_ASSIGN(session.before, ReadSession(reading_, id));
+  DW_ASSIGN(session.before, ReadSession(before_, id));
   session.after = session.before;
-  DW_ASSIGN(std::optional<Record> ended, reading_.GetRecord(keys::SessionEnded(id)));
+  DW_ASSIGN(std::optional<Record> ended, before_.GetRecord(keys::SessionEnded(id)));
   if (ended) {
     session.ended_modified = ended->modified;
     session.ended.emplace();
@@ -128,7 +136,7 @@ Result<Stager::Claim*> Stager::LoadClaim(const std::string& key) {
   std::optional<Record> read;
   const auto given = batch_.before.find(key);
   if (given == batch_.before.end()) {
-    DW_ASSIGN(read, reading_.GetRecord(key));
+    DW_ASSIGN(read, before_.GetRecord(key));
   }
   const std::optional<Record>& stored = given == batch_.before.end() ? read : given->second;
   if (stored) {
@@ -143,7 +151,7 @@ Result<Stager::Claim*> Stager::LoadClaim(const std::string& key) {
       // k/ is there only while the session is not.
       std::optional<std::string> orphan;
       if (!facts.live) {
-        DW_ASSIGN(orphan, reading_.Get(keys::Orphan(key)));
+        DW_ASSIGN(orphan, before_.Get(keys::Orphan(key)));
       }
       if (orphan) {
         DW_ASSIGN(claim.orphan, DecodeOrphan(*orphan));
@@ -196,7 +204,7 @@ void Stager::WriteRecords() {
 
 Status Stager::StageAddress(const Address& address, std::vector<Claim*> claims) {
   Rows rows;
-  DW_ASSIGN(std::optional<std::string> stored, reading_.Get(keys::Row(address)));
+  DW_ASSIGN(std::optional<std::string> stored, before_.Get(keys::Row(address)));
   rows.had_row = stored.has_value();
   if (stored) {
     DW_ASSIGN(rows.row, RowState::Decode(*stored));
@@ -207,7 +215,7 @@ Status Stager::StageAddress(const Address& address, std::vector<Claim*> claims) 
            (claim->after && IsSubtree(*claim->after));
   });
   if (below) {
-    DW_ASSIGN(stored, reading_.Get(keys::SubtreeRow(address)));
+    DW_ASSIGN(stored, before_.Get(keys::SubtreeRow(address)));
     rows.had_subtree = stored.has_value();
     if (stored) {
       DW_ASSIGN(rows.subtree, RowState::Decode(*stored));
@@ -339,20 +347,17 @@ Status Stager::Refill(const Address& address, RowState& row, bool subtree) {
 void Stager::WriteRow(char kind, const Address& address, RowState& row, bool had) {
   if (!had && row.empty()) return;
   const bool below = kind == 'u';
-  const std::string key = below ? keys::SubtreeRow(address) : keys::Row(address);
+  std::string key = below ? keys::SubtreeRow(address) : keys::Row(address);
   const int change = int{!row.empty()} - int{had};
   DomainChange& domain = domains_[std::string(address.domain())];
   if (below && change != 0) domain.subtrees[static_cast<uint8_t>(address.depth())] += change;
   if (!below && change != 0) domain.rows += change, staged_.applied.addresses += change;
   const uint64_t hash = row.hash();
   if (row.empty()) {
-    Erase(key);
-    staged_.cached.emplace_back(key, std::nullopt);
+    Erase(std::move(key));
   } else {
-    std::string stored = row.Encode(RowBasis(kind, address), batch_.at);
-    Put(key, stored);
+    Put(std::move(key), row.Encode(RowBasis(kind, address), batch_.at));
     if (had && row.hash() == hash) return;  // only the counts behind it changed
-    staged_.cached.emplace_back(key, std::move(stored));
   }
   auto& changes = staged_.published->addresses;
   if (changes.empty() || !(changes.back().address == address))
@@ -398,7 +403,7 @@ Status Stager::StageDomains() {
                                         [](const auto& depth) { return depth.second != 0; });
     if (!moved) continue;
     const std::string key = keys::Domain(name);
-    DW_ASSIGN(std::optional<std::string> stored, reading_.Get(key));
+    DW_ASSIGN(std::optional<std::string> stored, before_.Get(key));
     DomainState domain;
     if (stored) {
       DW_ASSIGN(domain, DecodeDomain(*stored));
@@ -409,14 +414,10 @@ Status Stager::StageDomains() {
       count = static_cast<uint32_t>(count + delta);
       if (count == 0) domain.subtrees.erase(depth);
     }
-    if (domain.rows == 0) {
+    if (domain.rows == 0)
       Erase(key);
-      staged_.cached.emplace_back(key, std::nullopt);
-    } else {
-      std::string value = EncodeDomain(domain);
-      Put(key, value);
-      staged_.cached.emplace_back(key, std::move(value));
-    }
+    else
+      Put(key, EncodeDomain(domain));
   }
   return {};
 }
@@ -440,16 +441,18 @@ Status Stager::StageEndedSessions() {
 void Stager::Enqueue(keys::Queue queue, uint64_t since, const std::string& key, uint64_t modified) {
   std::string value;
   AppendU64(modified, &value);
-  Put(keys::Sweep(queue, since, key), value);
+  Put(keys::Sweep(queue, since, key), std::move(value));
   staged_.queued.emplace_back(queue, since);
 }
 
-void Stager::Put(const std::string& key, const std::string& value) {
+void Stager::Put(std::string key, std::string value) {
   if (auto status = out_.Put(key, value); !status.ok() && write_.ok()) write_ = status;
+  if (ReadByKey(key)) staged_.written.emplace_back(std::move(key), std::move(value));
 }
 
-void Stager::Erase(const std::string& key) {
+void Stager::Erase(std::string key) {
   if (auto status = out_.Delete(key); !status.ok() && write_.ok()) write_ = status;
+  if (ReadByKey(key)) staged_.written.emplace_back(std::move(key), std::nullopt);
 }
 
 }  // namespace datawire::directory

@@ -16,8 +16,8 @@ namespace datawire::directory {
 struct StagedRevision {
   Revision at;
   AppliedState applied;
-  /// New values of cached things by store key (r/, u/, y/); nullopt: gone.
-  std::vector<std::pair<std::string, std::optional<std::string>>> cached;
+  /// New values of what is read key by key, in the order written; nullopt: gone.
+  std::vector<std::pair<std::string, std::optional<std::string>>> written;
   std::shared_ptr<Published> published;
   /// Queue entries added: a sweep must begin no later.
   std::vector<std::pair<keys::Queue, uint64_t>> queued;
@@ -25,11 +25,11 @@ struct StagedRevision {
 
 /// Derives, for one batch, everything that follows from it: rows, index, sweep queues, history.
 /// Reads first what it was, writes the records, then compares. Pure but for reads of the store.
-/// Used once; thread-compatible.
+/// `recent`, if given, holds what the store holds. Used once; thread-compatible.
 class Stager {
  public:
   Stager(rocksdb::DB& db, rocksdb::WriteBatchWithIndex& out, const Batch& batch,
-         const AppliedState& before);
+         const AppliedState& before, Recent* recent);
   Status Run();
   StagedRevision Take() { return std::move(staged_); }
 
@@ -78,10 +78,11 @@ class Stager {
   Status StageDomains();
   Status StageEndedSessions();
   void Enqueue(keys::Queue queue, uint64_t since, const std::string& key, uint64_t modified);
-  void Put(const std::string& key, const std::string& value);
-  void Erase(const std::string& key);
+  void Put(std::string key, std::string value);
+  void Erase(std::string key);
 
-  Reading reading_;
+  Reading reading_;  // with what this batch has written so far
+  Reading before_;   // keys that this batch has not written yet
   rocksdb::WriteBatchWithIndex& out_;
   const Batch& batch_;
   StagedRevision staged_;

@@ -29,6 +29,10 @@ Result<Cached> CachedFrom(const std::string& key, const std::optional<std::strin
   return out;
 }
 
+bool Cacheable(const std::string& key) {
+  return key[0] == 'r' || key[0] == 'u' || key[0] == 'y';
+}
+
 constexpr int kAttempts = 8;  // of reading at one generation, before reading from a snapshot
 
 }  // namespace
@@ -40,7 +44,8 @@ Status View::Stage(const Batch& batch, rocksdb::WriteBatchWithIndex& out) {
   if (batch.at <= before.at)
     return {Code::kInternal,
             "revision " + batch.at.ToString() + " staged after " + before.at.ToString()};
-  Stager stager(*impl_->db, out, batch, before);
+  Stager stager(*impl_->db, out, batch, before,
+                impl_->staged.empty() ? impl_->recent.get() : nullptr);
   DW_RETURN_IF_ERROR(stager.Run());
   impl_->staged.push_back(stager.Take());
   return {};
@@ -67,10 +72,13 @@ void View::Publish(Revision at) {
 }
 
 void View::Impl::PublishOne(StagedRevision& revision) {
-  for (const auto& [key, stored] : revision.cached) {
-    auto value = CachedFrom(key, stored);
-    DW_ASSERT(value.ok());  // staged a moment ago by this program
-    cache->Replace(NameOf(key), std::move(value).value());
+  for (auto& [key, stored] : revision.written) {
+    if (Cacheable(key)) {
+      auto value = CachedFrom(key, stored);
+      DW_ASSERT(value.ok());  // staged a moment ago by this program
+      cache->Replace(NameOf(key), std::move(value).value());
+    }
+    recent->Set(std::move(key), std::move(stored));
   }
   {
     const std::lock_guard lock(sweep_mutex);

@@ -55,6 +55,7 @@ struct Due {
 struct ViewOptions {
   size_t row_cache_bytes = 64ull << 20;
   size_t block_cache_bytes = 64ull << 20;
+  size_t recent_bytes = 8ull << 20;  // some 20 000 records and rows, for the write path
   uint64_t history_bytes = 256ull << 20;
   bool sync = true;                      ///< false only for benchmarks of the view itself
   uint64_t reserve_bytes = 16ull << 20;  ///< free disc that only ops that free space may use
@@ -96,8 +97,8 @@ class View final : public Applier {
   /// never older), fills `out` in the order asked. kUnavailable when the store fails to read.
   Result<Revision> Resolve(std::span<const Address> addresses, std::vector<Match>* out) const;
 
-  /// One record, or every record of a key range [from, to), newest state. For the write path,
-  /// recovery and Explain.
+  /// One record, or every record of a key range [from, to), as of the last Publish or newer. For
+  /// the write path, recovery and Explain.
   Result<std::optional<Record>> Get(const std::string& key) const;
   Status Scan(const std::string& from, const std::string& to,
               const std::function<bool(const Record&)>& each) const;

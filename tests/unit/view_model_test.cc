@@ -98,6 +98,14 @@ class Random {
 
 class ViewModelTest : public ViewTest {
  protected:
+  // Of the values written lately a few are known, most are read from the store.
+  ViewOptions Options() override {
+    ViewOptions options;
+    options.recent_bytes = 4 << 10;
+    return options;
+  }
+
+ protected:
   static constexpr const char* kAddresses[] = {
       "//d", "//d/a", "//d/a/b", "//d/a/b/c", "//d/ab", "//d/a/x", "//e", "//e/a/b", "//e/a/b/c/d"};
   std::string AnyAddress() { return kAddresses[random_(std::size(kAddresses))]; }

@@ -1,4 +1,5 @@
 #include <fcntl.h>
+#include <rocksdb/perf_context.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -6,6 +7,7 @@
 #include <regex>
 
 #include "view/encoding.h"
+#include "view/recent.h"
 #include "view/row.h"
 #include "view_fixture.h"
 
@@ -281,6 +283,73 @@ TEST_F(ViewTest, ADiscardedStageLeavesNothing) {
   other.Register("//d/b", "1", {}).Commit();
   EXPECT_EQ(Answer(*view_, "//d/a"), "NOT_FOUND");
   EXPECT_EQ(Answer(*view_, "//d/b"), "FOUND //d/b total=1: amqp://h:1/up");
+}
+
+// Reads of this thread that reached RocksDB.
+uint64_t StoreReads() {
+  const rocksdb::PerfContext& context = *rocksdb::get_perf_context();
+  return context.get_from_memtable_count;
+}
+
+TEST_F(ViewTest, ARegistrationThatComesAgainIsNotSearchedInTheStore) {
+  rocksdb::SetPerfLevel(rocksdb::PerfLevel::kEnableCount);
+  driver_->Open("s").Commit();
+  driver_->Register("//d/a", "1", {.session = "s"}).Commit();
+  const uint64_t before = StoreReads();
+  EXPECT_GT(before, 0u);
+  driver_->Register("//d/a", "1", {.session = "s", .priority = 7}).Commit();
+  EXPECT_EQ(StoreReads(), before);
+  EXPECT_EQ(RowOf(*view_, "//d/a").endpoints(0).priority(), 7u);
+}
+
+TEST_F(ViewTest, WhatWasDiscardedIsNotRemembered) {
+  driver_->Register("//d/a", "1", {}).Commit();
+  const std::string key = keys::Registration(A("//d/a"), "1");
+  const auto before = view_->Get(key).value();
+  ASSERT_TRUE(before);
+  driver_->Register("//d/a", "1", {.priority = 9}).Stage();
+  EXPECT_EQ(view_->Get(key).value()->modified, before->modified);
+  view_->Discard({1, 2});
+  EXPECT_EQ(view_->Get(key).value()->modified, before->modified);
+  Driver other(*view_);
+  other.Erase(key).Commit();
+  EXPECT_FALSE(view_->Get(key).value());
+  EXPECT_EQ(Answer(*view_, "//d/a"), "NOT_FOUND");
+}
+
+TEST_F(ViewTest, ARevisionStagedOnAnotherThatIsNotPublishedSeesIt) {
+  driver_->Register("//d/a", "1", {}).Commit();
+  rocksdb::WriteBatchWithIndex out(rocksdb::BytewiseComparator(), 0, true);
+  const std::string second = keys::Registration(A("//d/a"), "2");
+  const std::string third = keys::Registration(A("//d/a"), "3");
+  Batch one{.at = {1, 2}, .puts = {}, .erased = {}, .before = {}}, two = one;
+  two.at = {1, 3};
+  one.puts.push_back({second, Value({.url = "amqp://h:2"}).SerializeAsString(), 2, 2});
+  two.puts.push_back({third, Value({.url = "amqp://h:3"}).SerializeAsString(), 3, 3});
+  ASSERT_TRUE(view_->Stage(one, out).ok());
+  ASSERT_TRUE(view_->Stage(two, out).ok());
+  ASSERT_TRUE(view_->db().Write({}, out.GetWriteBatch()).ok());
+  view_->Publish({1, 3});
+  EXPECT_EQ(Answer(*view_, "//d/a"),
+            "FOUND //d/a total=3: amqp://h:1/up amqp://h:2/up amqp://h:3/up");
+}
+
+TEST(RecentTest, IsBoundedAndKeepsWhatIsAskedFor) {
+  constexpr size_t kMost = 32 << 10;
+  const std::optional<Recent::Value> absent(std::in_place), present(std::in_place, "y");
+  Recent recent(kMost);
+  EXPECT_FALSE(recent.Find("d/kept"));
+  recent.Set("d/kept", std::nullopt);
+  recent.Set("d/forgotten", "x");
+  for (int i = 0; i < 1000; ++i) {
+    recent.Set("d/" + std::to_string(i), std::string(i % 200, 'x'));
+    ASSERT_LE(recent.bytes(), kMost);
+    ASSERT_EQ(recent.Find("d/kept"), absent) << i;
+  }
+  EXPECT_FALSE(recent.Find("d/forgotten"));
+  EXPECT_GT(recent.bytes(), kMost / 2 - 500);
+  recent.Set("d/kept", "y");
+  EXPECT_EQ(recent.Find("d/kept"), present);
 }
 
 class SmallCacheTest : public ViewTest {
