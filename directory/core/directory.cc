@@ -36,6 +36,9 @@ class Core final : public Directory {
       if (const auto alive = hub.lock()) alive->Publish(*published);
       if (const auto alive = resolve.lock()) alive->OnPublished(published->at);
     });
+    ground_->log.SetAfterGroup([tethers = std::weak_ptr(tethers_)] {
+      if (const auto alive = tethers.lock()) alive->AfterGroup();
+    });
   }
 
   void Tick(BootTime now) override {

@@ -18,13 +18,14 @@ inline constexpr size_t kTetherReplies = 4096;  // unread by a peer that goes on
 inline constexpr size_t kTetherResults = 256;   // remembered; later ones are in the records
 
 /// One tether stream: where it stands, and what is to be sent on it. `state`, `session_id` and
-/// `waiting` are guarded by the lock of Tethers; Send and Next are thread-safe.
+/// `waiting` are guarded by the lock of Tethers; Put and Next are thread-safe.
 class TetherLine {
  public:
   TetherLine(uint64_t number, Peer from, Stream& stream)
       : id(number), peer(std::move(from)), gate(stream) {}
 
-  void Send(pb::TetherResponse response);
+  /// To be sent once the gate is woken.
+  void Put(pb::TetherResponse response);
   std::optional<pb::TetherResponse> Next();
 
   const uint64_t id;
@@ -61,7 +62,11 @@ struct After {
   std::vector<std::pair<std::shared_ptr<TetherLine>, pb::TetherResponse>> sends;
   std::vector<std::function<void()>> calls;
   void Run() {
-    for (auto& [line, response] : sends) line->Send(std::move(response));
+    for (auto& [line, response] : sends) line->Put(std::move(response));
+    // Once for what goes out on one line together: the first wake may cost this thread its core.
+    for (size_t i = 0; i < sends.size(); ++i)
+      if (i + 1 == sends.size() || sends[i + 1].first != sends[i].first)
+        sends[i].first->gate.Wake();
     for (auto& call : calls) call();
   }
 };

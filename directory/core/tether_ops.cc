@@ -129,39 +129,64 @@ Status Tethers::Reserve(const std::shared_ptr<SessionOp>& op, const Plan& plan) 
 }
 
 void Tethers::OpDone(const std::shared_ptr<SessionOp>& op, const Outcome& outcome) {
-  if (outcome.status.ok()) return FinishOp(op, outcome.at);
-  if (outcome.status.code() != Code::kConflict) return FinishOp(op, outcome.status);
-  // A record or the session changed between reading and the commit: read again.
-  if (++op->attempts < kAttempts) return StartOp(op);
-  Status busy(Code::kUnavailable, op->addresses.front() + " keeps changing: try again");
-  FinishOp(op, busy.set_retry_after(std::chrono::milliseconds(100)));
+  std::lock_guard lock(finished_mu_);
+  finished_.emplace_back(op, outcome);
+}
+
+void Tethers::AfterGroup() {
+  std::vector<std::pair<std::shared_ptr<SessionOp>, Outcome>> finished;
+  {
+    std::lock_guard lock(finished_mu_);
+    finished.swap(finished_);
+  }
+  After after;
+  {
+    std::lock_guard lock(mu_);
+    for (const auto& [op, outcome] : finished) {
+      if (outcome.status.ok()) {
+        Finish(*op, outcome.at, after);
+      } else if (outcome.status.code() != Code::kConflict) {
+        Finish(*op, outcome.status, after);
+      } else if (++op->attempts < kAttempts) {
+        // A record or the session changed between reading and the commit: read again.
+        after.calls.push_back([self = shared_from_this(), op] { self->StartOp(op); });
+      } else {
+        Status busy(Code::kUnavailable, op->addresses.front() + " keeps changing: try again");
+        Finish(*op, busy.set_retry_after(std::chrono::milliseconds(100)), after);
+      }
+    }
+  }
+  after.Run();
 }
 
 void Tethers::FinishOp(const std::shared_ptr<SessionOp>& op, const Result<Revision>& result) {
   After after;
   {
     std::lock_guard lock(mu_);
-    if (!result.ok()) ++ground_->counts.refused;
-    const auto it = ops_.find(op->session_id);
-    if (op->line->state == TetherLine::kOpen)
-      after.sends.emplace_back(op->line, DoneMessage(op->op_id, result));
-    if (it != ops_.end()) {
-      Ops& ops = it->second;
-      ops.pending.erase(op->op_id);
-      for (const std::string& address : op->addresses) ops.busy.erase(address);
-      const size_t freed = result.ok() ? op->removed : op->reserved;
-      ops.registrations -= std::min(ops.registrations, freed);
-      if (result.ok() && ops.done.emplace(op->op_id, *result).second) {
-        ops.order.push_back(op->op_id);
-        if (ops.order.size() > kTetherResults) {
-          ops.done.erase(ops.order.front());
-          ops.order.pop_front();
-        }
-      }
-      Pump(op->session_id, ops, after);
-    }
+    Finish(*op, result, after);
   }
   after.Run();
+}
+
+void Tethers::Finish(const SessionOp& op, const Result<Revision>& result, After& after) {
+  if (!result.ok()) ++ground_->counts.refused;
+  if (op.line->state == TetherLine::kOpen)
+    after.sends.emplace_back(op.line, DoneMessage(op.op_id, result));
+  const auto it = ops_.find(op.session_id);
+  if (it == ops_.end()) return;
+  Ops& ops = it->second;
+  ops.pending.erase(op.op_id);
+  for (const std::string& address : op.addresses) ops.busy.erase(address);
+  const size_t freed = result.ok() ? op.removed : op.reserved;
+  ops.registrations -= std::min(ops.registrations, freed);
+  if (result.ok() && ops.done.emplace(op.op_id, *result).second) {
+    ops.order.push_back(op.op_id);
+    if (ops.order.size() > kTetherResults) {
+      ops.done.erase(ops.order.front());
+      ops.order.pop_front();
+    }
+  }
+  Pump(op.session_id, ops, after);
 }
 
 void Tethers::OnDrain(const Line& line, const pb::TetherRequest::Drain& drain, After& after) {

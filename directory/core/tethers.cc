@@ -57,22 +57,19 @@ class TetherStream final : public Tether {
   std::shared_ptr<TetherLine> line_;
 };
 
-void TetherLine::Send(pb::TetherResponse response) {
-  {
-    std::lock_guard lock(mu_);
-    if (overrun_) return;
-    if (out_.size() >= kTetherReplies) {
-      overrun_ = true;
-      out_.clear();
-      response.Clear();
-      auto* ended = response.mutable_ended();
-      ToWire(Status(Code::kOverloaded, "this peer sends but does not read: " +
-                                           std::to_string(kTetherReplies) + " replies wait"),
-             ended->mutable_refusal());
-    }
-    out_.push_back(std::move(response));
+void TetherLine::Put(pb::TetherResponse response) {
+  std::lock_guard lock(mu_);
+  if (overrun_) return;
+  if (out_.size() >= kTetherReplies) {
+    overrun_ = true;
+    out_.clear();
+    response.Clear();
+    auto* ended = response.mutable_ended();
+    ToWire(Status(Code::kOverloaded, "this peer sends but does not read: " +
+                                         std::to_string(kTetherReplies) + " replies wait"),
+           ended->mutable_refusal());
   }
-  gate.Wake();
+  out_.push_back(std::move(response));
 }
 
 std::optional<pb::TetherResponse> TetherLine::Next() {

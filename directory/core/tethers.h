@@ -23,6 +23,8 @@ class Tethers : public std::enable_shared_from_this<Tethers> {
   Tethers(std::shared_ptr<Ground> ground, BootTime now) : ground_(std::move(ground)), table_(now) {}
 
   std::unique_ptr<Tether> OpenTether(const Peer& peer, Stream& stream);
+  /// Answers the ops that a group brought to their end: those of one tether in one go.
+  void AfterGroup();
   void Tick(BootTime now, bool healthy);
   /// Tells every tether to move; later ones are refused.
   void Stop();
@@ -80,6 +82,7 @@ class Tethers : public std::enable_shared_from_this<Tethers> {
   Status Reserve(const std::shared_ptr<SessionOp>& op, const Plan& plan);
   void OpDone(const std::shared_ptr<SessionOp>& op, const Outcome& outcome);
   void FinishOp(const std::shared_ptr<SessionOp>& op, const Result<Revision>& result);
+  void Finish(const SessionOp& op, const Result<Revision>& result, After& after);
 
   // session_commits.cc: what the table wants committed.
   void Flush(After& after);
@@ -97,6 +100,9 @@ class Tethers : public std::enable_shared_from_this<Tethers> {
   std::unordered_map<uint64_t, Line> lines_;
   uint64_t next_stream_ = 1;
   bool stopping_ = false;
+
+  std::mutex finished_mu_;
+  std::vector<std::pair<std::shared_ptr<SessionOp>, Outcome>> finished_;  // by finished_mu_
 };
 
 }  // namespace datawire::directory

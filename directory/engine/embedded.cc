@@ -114,6 +114,7 @@ void Embedded::Propose(Op op, BootTime deadline, Done done) {
   outcome.status = std::move(refused);
   outcome.at = view_.Applied();
   done(outcome);
+  AfterGroup();
 }
 
 // All that was acknowledged is applied, and what is queued behind it is not: an op without guards
@@ -216,6 +217,7 @@ void Embedded::Commit(std::deque<Item>& work) {
     }
     answer.done(answer.outcome);
   }
+  AfterGroup();
 }
 
 void Embedded::Take(Item item, Group& group, std::vector<Answer>& answers) {

@@ -79,8 +79,8 @@ class Applier {
   virtual Revision Applied() const = 0;
 };
 
-/// The ordered log of changes. Thread-safe. `done` runs once, on the engine's thread, after the
-/// applier published the revision; it must not block.
+/// The ordered log of changes. Thread-safe. `done` runs once, on the engine's thread (refused at
+/// once: on the caller's), after the applier published the revision; it must not block.
 class Log {
  public:
   using Done = std::function<void(const Outcome&)>;
@@ -92,6 +92,9 @@ class Log {
   };
 
   virtual ~Log() = default;
+  /// `run` follows the last `done` of a group, on the same thread: who gathered what they said
+  /// passes it on at once. Before the first Propose.
+  void SetAfterGroup(std::function<void()> run) { after_group_ = std::move(run); }
   /// Group-committed, in the order proposed by one thread. Proposing the same op again is safe when
   /// its guards say so.
   virtual void Propose(Op op, BootTime deadline, Done done) = 0;
@@ -102,6 +105,15 @@ class Log {
   virtual std::string name() const = 0;
   /// Finishes what is queued within the deadline, refuses the rest. Idempotent.
   virtual void Stop() = 0;
+
+ protected:
+  /// An engine calls it after each `done`, or after the last of several that it runs in a row.
+  void AfterGroup() const {
+    if (after_group_) after_group_();
+  }
+
+ private:
+  std::function<void()> after_group_;
 };
 
 }  // namespace datawire::directory

@@ -23,7 +23,8 @@ void MemoryLog::Propose(Op op, BootTime deadline, Done done) {
     Outcome outcome;
     outcome.status = std::move(refused);
     outcome.at = view_.Applied();
-    return done(outcome);
+    done(outcome);
+    return AfterGroup();
   }
   if (queue_.empty()) waiting_since_ = BootClock::now();
   queue_.push_back({std::move(op), deadline, std::move(done), scheduler_.now()});
@@ -87,6 +88,7 @@ void MemoryLog::Commit() {
   scheduler_.After(scheduler_.Between(1us, commit_most / 4), &process_, [this, answers] {
     scheduled_ = false;
     for (const auto& [done, outcome] : answers) done(outcome);
+    AfterGroup();
     if (!queue_.empty()) Schedule();
   });
 }
@@ -105,6 +107,7 @@ void FollowerLog::Propose(Op, BootTime, Done done) {
   outcome.status = {Code::kUnavailable, "not written: this is a replica"};
   outcome.at = view_.Applied();
   done(outcome);
+  AfterGroup();
 }
 
 }  // namespace datawire::sim

@@ -346,6 +346,24 @@ TEST_F(DirectoryTest, ATetherHasAtMost256OpsInFlight) {
   for (uint64_t op = 1; op <= kMost; ++op) EXPECT_FALSE(process.Read()->done().has_refusal());
 }
 
+TEST_F(DirectoryTest, TheAcknowledgementsOfOneCommitWakeTheirTetherOnce) {
+  TestTether process(*directory_), other(*directory_);
+  process.Hello();
+  other.Hello();
+  const int before = process.stream.wakes(), before_other = other.stream.wakes();
+  {
+    const HeldEngine held(*log_);
+    for (uint64_t op = 1; op <= 20; ++op)
+      process.tether->OnMessage(TestTether::RegisterOf(op, "//d/a" + std::to_string(op), kOne));
+    other.tether->OnMessage(TestTether::RegisterOf(1, "//d/b", kTwo));
+  }
+  ASSERT_TRUE(process.stream.Await(before));
+  for (uint64_t op = 1; op <= 20; ++op) EXPECT_EQ(process.tether->Next()->done().op_id(), op);
+  EXPECT_EQ(process.stream.wakes(), before + 1);
+  ASSERT_TRUE(other.stream.Await(before_other));
+  EXPECT_TRUE(other.tether->Next()->has_done());
+}
+
 TEST_F(DirectoryTest, APeerThatAsksAndDoesNotReadIsEnded) {
   TestTether process(*directory_);
   process.Hello();

@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <condition_variable>
 #include <functional>
 #include <future>
@@ -162,6 +163,32 @@ TYPED_TEST_P(LogConformance, WhatIsQueuedSharesOneRevision) {
   }
 }
 
+TYPED_TEST_P(LogConformance, WhoGathersWhatDonesSayIsCalledAfterThem) {
+  struct Seen {
+    std::atomic<int> gathered{0}, called{0};
+    std::promise<void> all;
+  };
+  const auto seen = std::make_shared<Seen>();
+  this->engine_.log().SetAfterGroup([seen] {
+    ++seen->called;
+    if (seen->gathered.exchange(0) == 100) seen->all.set_value();
+  });
+  {
+    typename TestFixture::Hold hold(*this);
+    for (int i = 0; i < 100; ++i)
+      this->engine_.log().Propose(this->PutOp(this->Key(i), "x"), BootClock::now() + this->kWait,
+                                  [seen](const Outcome&) { ++seen->gathered; });
+  }
+  ASSERT_EQ(seen->all.get_future().wait_for(this->kWait), std::future_status::ready);
+  // Refused at once, on this thread.
+  const int before = seen->called;
+  bool refused = false;
+  this->engine_.log().Propose(this->PutOp("", "x"), BootClock::now() + this->kWait,
+                              [&](const Outcome& outcome) { refused = !outcome.status.ok(); });
+  EXPECT_TRUE(refused);
+  EXPECT_EQ(seen->called, before + 1);
+}
+
 TYPED_TEST_P(LogConformance, AnOpOnAKeyOfTheFormingGroupWaitsForTheNextAndSeesIt) {
   std::vector<std::future<Outcome>> futures;
   {
@@ -296,6 +323,7 @@ REGISTER_TYPED_TEST_SUITE_P(LogConformance, ACommitIsVisibleWhenItIsAcknowledged
                             RecordsKeepTheRevisionsOfCreationAndLastChange,
                             AnOpWithAGuardThatFailsWritesNothingAndReadsBack,
                             FiftyChangesAreAllOrNothingInOneRevision, WhatIsQueuedSharesOneRevision,
+                            WhoGathersWhatDonesSayIsCalledAfterThem,
                             AnOpOnAKeyOfTheFormingGroupWaitsForTheNextAndSeesIt,
                             AnOpWithARefusedGuardDoesNotDisturbItsGroup,
                             OneThreadsOpsCommitInItsOrder,
