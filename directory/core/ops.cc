@@ -119,7 +119,7 @@ Result<std::vector<CheckedRegistration>> Check(const Registrations& registration
     DW_ASSIGN(Address address, Address::Parse(registration.address()));
     pb::EndpointSpec spec = registration.endpoint();
     DW_RETURN_IF_ERROR(Canonicalize(&spec));
-    if (!seen.emplace(address.text(), spec.url()).second)
+    if (registrations.size() > 1 && !seen.emplace(address.text(), spec.url()).second)
       return Status(Code::kInvalid, spec.url() + " twice at " + address.text() + " in one call");
     out.push_back({std::move(address), std::move(spec)});
   }

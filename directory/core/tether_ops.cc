@@ -130,11 +130,14 @@ Status Tethers::Reserve(const std::shared_ptr<SessionOp>& op, const Plan& plan) 
 
 void Tethers::OpDone(const std::shared_ptr<SessionOp>& op, const Outcome& outcome) {
   std::lock_guard lock(finished_mu_);
-  finished_.emplace_back(op, outcome);
+  if (outcome.status.ok())
+    finished_.emplace_back(op, outcome.at);
+  else
+    finished_.emplace_back(op, outcome.status);
 }
 
 void Tethers::AfterGroup() {
-  std::vector<std::pair<std::shared_ptr<SessionOp>, Outcome>> finished;
+  decltype(finished_) finished;
   {
     std::lock_guard lock(finished_mu_);
     finished.swap(finished_);
@@ -142,11 +145,9 @@ void Tethers::AfterGroup() {
   After after;
   {
     std::lock_guard lock(mu_);
-    for (const auto& [op, outcome] : finished) {
-      if (outcome.status.ok()) {
-        Finish(*op, outcome.at, after);
-      } else if (outcome.status.code() != Code::kConflict) {
-        Finish(*op, outcome.status, after);
+    for (const auto& [op, result] : finished) {
+      if (result.ok() || result.status().code() != Code::kConflict) {
+        Finish(*op, result, after);
       } else if (++op->attempts < kAttempts) {
         // A record or the session changed between reading and the commit: read again.
         after.calls.push_back([self = shared_from_this(), op] { self->StartOp(op); });

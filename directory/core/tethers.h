@@ -1,5 +1,6 @@
 #pragma once
 
+#include <deque>
 #include <map>
 #include <memory>
 #include <set>
@@ -102,7 +103,7 @@ class Tethers : public std::enable_shared_from_this<Tethers> {
   bool stopping_ = false;
 
   std::mutex finished_mu_;
-  std::vector<std::pair<std::shared_ptr<SessionOp>, Outcome>> finished_;  // by finished_mu_
+  std::deque<std::pair<std::shared_ptr<SessionOp>, Result<Revision>>> finished_;  // by finished_mu_
 };
 
 }  // namespace datawire::directory

@@ -35,7 +35,7 @@ Status CheckOp(const Op& op) {
       return {Code::kInvalid, "value of " + Shown(change.key) + " is " +
                                   std::to_string(change.value.size()) + " bytes, at most " +
                                   std::to_string(limits::kValueBytes)};
-    if (!keys.insert(change.key).second)
+    if (op.changes.size() > 1 && !keys.insert(change.key).second)
       return {Code::kInvalid, "key " + Shown(change.key) + " is changed twice in one op"};
   }
   return {};

@@ -42,7 +42,8 @@ Status CheckDomain(std::string_view domain, std::string_view text) {
                   "a logical address has no port; `amqp://host:5672/x` is a physical endpoint: " +
                       ShownName(text));
   }
-  DW_RETURN_IF_ERROR(CheckLabels(domain, "address", ShownName(text)));
+  if (const std::string broken = BrokenLabelRule(domain); !broken.empty())
+    return Refuse(broken, text);
   if (IsDigits(LastLabel(domain))) {
     const bool dotted_quad = std::count(domain.begin(), domain.end(), '.') == 3 &&
                              domain.find_first_not_of("0123456789.") == std::string_view::npos;
@@ -59,21 +60,21 @@ bool IsSegmentByte(char c) {
 }
 
 Status CheckSegment(std::string_view segment, size_t number, std::string_view text) {
-  const std::string which = "segment " + std::to_string(number);
-  if (segment.empty()) return Refuse(which + " is empty", text);
+  const auto refuse = [&](const std::string& rule) {
+    return Refuse("segment " + std::to_string(number) + " " + rule, text);
+  };
+  if (segment.empty()) return refuse("is empty");
   if (segment.size() > limits::kSegmentBytes) {
-    return Refuse(which + " is " + std::to_string(segment.size()) + " bytes, at most " +
-                      std::to_string(limits::kSegmentBytes),
-                  text);
+    return refuse("is " + std::to_string(segment.size()) + " bytes, at most " +
+                  std::to_string(limits::kSegmentBytes));
   }
   if (segment == "." || segment == "..") {
-    return Refuse(which + " is '" + std::string(segment) + "', which is not allowed", text);
+    return refuse("is '" + std::string(segment) + "', which is not allowed");
   }
   const auto bad = std::find_if_not(segment.begin(), segment.end(), IsSegmentByte);
   if (bad != segment.end()) {
-    return Refuse(
-        which + " has a '" + std::string(1, *bad) + "', allowed are A-Z a-z 0-9 - . _ ~ + = , : @",
-        text);
+    return refuse("has a '" + std::string(1, *bad) +
+                  "', allowed are A-Z a-z 0-9 - . _ ~ + = , : @");
   }
   return Status::Ok();
 }

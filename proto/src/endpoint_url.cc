@@ -83,7 +83,8 @@ Result<std::string> ParseHost(const Authority& parts, std::string_view what,
     return std::string(::inet_ntop(AF_INET6, &address, canonical, sizeof canonical));
   }
   std::string host = LowerAscii(parts.host);
-  DW_RETURN_IF_ERROR(CheckLabels(host, std::string(what) + " host", ShownName(text)));
+  if (const std::string broken = BrokenLabelRule(host); !broken.empty())
+    return Refuse(what, "host " + broken, text);
   in_addr address{};
   if (IsDigits(LastLabel(host)) && ::inet_pton(AF_INET, host.c_str(), &address) != 1) {
     return Refuse(what, "host ends in digits and is not an IPv4 address of four numbers 0-255",

@@ -36,62 +36,51 @@ std::string Invalid(std::string_view what, std::string_view rule, std::string_vi
 
 }  // namespace
 
-Status CheckLabels(std::string_view name, std::string_view what, std::string_view shown) {
+std::string BrokenLabelRule(std::string_view name) {
   if (name.size() > limits::kDomainBytes) {
-    return Status(Code::kInvalid,
-                  Invalid(what,
-                          "domain is " + std::to_string(name.size()) + " bytes, at most " +
-                              std::to_string(limits::kDomainBytes),
-                          shown));
+    return "domain is " + std::to_string(name.size()) + " bytes, at most " +
+           std::to_string(limits::kDomainBytes);
   }
   size_t number = 1;
   for (size_t begin = 0; begin <= name.size(); ++number) {
     const size_t end = std::min(name.find('.', begin), name.size());
     const std::string_view label = name.substr(begin, end - begin);
-    const std::string which = "label " + std::to_string(number);
+    const auto broken = [number](const std::string& rule) {
+      return "label " + std::to_string(number) + " " + rule;
+    };
     begin = end + 1;
-    if (label.empty()) return Status(Code::kInvalid, Invalid(what, which + " is empty", shown));
+    if (label.empty()) return broken("is empty");
     if (label.size() > limits::kLabelBytes) {
-      return Status(Code::kInvalid,
-                    Invalid(what,
-                            which + " is " + std::to_string(label.size()) + " bytes, at most " +
-                                std::to_string(limits::kLabelBytes),
-                            shown));
+      return broken("is " + std::to_string(label.size()) + " bytes, at most " +
+                    std::to_string(limits::kLabelBytes));
     }
     const auto bad = std::find_if_not(label.begin(), label.end(), IsLabelByte);
     if (bad != label.end()) {
-      return Status(
-          Code::kInvalid,
-          Invalid(what, which + " has a '" + std::string(1, *bad) + "', allowed are a-z 0-9 - _",
-                  shown));
+      return broken("has a '" + std::string(1, *bad) + "', allowed are a-z 0-9 - _");
     }
-    if (label.front() == '-' || label.back() == '-') {
-      return Status(Code::kInvalid, Invalid(what, which + " starts or ends with '-'", shown));
-    }
+    if (label.front() == '-' || label.back() == '-') return broken("starts or ends with '-'");
   }
-  return Status::Ok();
+  return "";
 }
 
 Status CheckBytes(std::string_view text, std::string_view refused, std::string_view what) {
-  for (size_t i = 0; i < text.size(); ++i) {
-    const auto byte = static_cast<unsigned char>(text[i]);
-    std::string rule;
-    if (byte < 0x20 || byte == 0x7f) {
-      char hex[8];
-      std::snprintf(hex, sizeof hex, "\\x%02x", byte);
-      rule = "has the control character " + std::string(hex) + " at byte " + std::to_string(i + 1);
-    } else if (byte >= 0x80) {
-      rule = "is not ASCII at byte " + std::to_string(i + 1);
-    } else if (byte == ' ') {
-      rule = "has a space at byte " + std::to_string(i + 1);
-    } else if (refused.find(text[i]) != std::string_view::npos) {
-      rule = RuleFor(text[i]);
-    } else {
-      continue;
-    }
-    return Status(Code::kInvalid, Invalid(what, rule, ShownName(text)));
+  const auto bad = std::find_if(text.begin(), text.end(), [refused](unsigned char c) {
+    return c <= ' ' || c >= 0x7f || refused.find(static_cast<char>(c)) != std::string_view::npos;
+  });
+  if (bad == text.end()) return Status::Ok();
+  const auto byte = static_cast<unsigned char>(*bad);
+  const std::string at = " at byte " + std::to_string(bad - text.begin() + 1);
+  std::string rule(RuleFor(*bad));
+  if (byte < 0x20 || byte == 0x7f) {
+    char hex[8];
+    std::snprintf(hex, sizeof hex, "\\x%02x", byte);
+    rule = "has the control character " + std::string(hex) + at;
+  } else if (byte >= 0x80) {
+    rule = "is not ASCII" + at;
+  } else if (byte == ' ') {
+    rule = "has a space" + at;
   }
-  return Status::Ok();
+  return Status(Code::kInvalid, Invalid(what, rule, ShownName(text)));
 }
 
 std::string ShownName(std::string_view text) {

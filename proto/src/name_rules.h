@@ -8,11 +8,12 @@
 namespace datawire {
 
 /// The rules that the domain of an address and the host of an endpoint share; ASCII in lower case.
-/// Messages begin with `what` ("address", "endpoint host") and end with `shown`, the whole value.
+/// Messages begin with `what` ("address", "endpoint URL") and end with the whole value, shown.
 
 /// Dot-separated labels of a-z 0-9 - _, each 1-63 bytes, no hyphen at an end; 253 bytes in all.
-/// That the last label is not all digits is the caller's to check.
-Status CheckLabels(std::string_view name, std::string_view what, std::string_view shown);
+/// The rule that `name` breaks, for a message; empty: none. That the last label is not all digits
+/// is the caller's to check.
+std::string BrokenLabelRule(std::string_view name);
 
 /// The first control, blank or non-ASCII byte of `text`, and each byte of `refused`, is an error.
 Status CheckBytes(std::string_view text, std::string_view refused, std::string_view what);
