@@ -31,8 +31,9 @@ Outcome Refusal(Status why) {
 
 class Embedded final : public Log {
  public:
-  explicit Embedded(View& view)
+  Embedded(View& view, BootClock::duration gather)
       : view_(view),
+        gather_(gather),
         ballast_(*view.db().GetFileSystem(), view.path() + "/ballast",
                  view.options().reserve_bytes),
         last_ok_(BootClock::now()) {
@@ -60,8 +61,10 @@ class Embedded final : public Log {
   // Writer thread.
   void Run();
   bool WaitForWork(std::deque<Item>* work);
-  void Commit(std::deque<Item>& work);
-  void Take(Item item, Group& group, std::vector<Answer>& answers);
+  /// Returns how many ops were answered after a write that went well.
+  size_t Commit(std::deque<Item>& work);
+  void Gather(size_t answered);
+  void Take(Item item, Group& group, std::deque<Answer>& answers);
   Status Write(const Group& group);
   Status Blocked(const Op& op);
   void LookAtSpace();
@@ -70,6 +73,7 @@ class Embedded final : public Log {
   void SetHealth(const Status& status);
 
   View& view_;
+  const BootClock::duration gather_;
   Ballast ballast_;  // writer thread only
   std::thread writer_;
   std::mutex stop_mutex_;  // one Stop at a time; held while joining
@@ -77,6 +81,7 @@ class Embedded final : public Log {
   mutable std::mutex mutex_;
   std::condition_variable wake_;
   std::deque<Item> queue_;                    // by mutex_
+  size_t wake_at_ = 1;                        // by mutex_: the writer wants to hear of that many
   bool stopping_ = false;                     // by mutex_
   BootTime stop_by_{};                        // by mutex_
   std::optional<BootTime> committing_since_;  // by mutex_
@@ -84,6 +89,7 @@ class Embedded final : public Log {
   Status failure_;                            // by mutex_: why commits do not work
 
   // Writer thread only.
+  rocksdb::WriteBatchWithIndex staged_{rocksdb::BytewiseComparator(), 0, /*overwrite_key=*/true};
   bool space_low_ = false, failed_ = false, resumable_ = false;
   BootTime tried_{};
   uint64_t free_ = ~0ull;
@@ -103,7 +109,7 @@ void Embedded::Propose(Op op, BootTime deadline, Done done) {
               .set_retry_after(100ms);
     if (refused.ok()) {
       queue_.push_back({std::move(op), deadline, std::move(done)});
-      if (queue_.size() > 1) return;  // the writer is awake, or about to be
+      if (queue_.size() != wake_at_) return;  // the writer is at work, or waits for more
     }
   }
   if (refused.ok()) {
@@ -155,7 +161,9 @@ void Embedded::Run() {
   std::deque<Item> work;
   while (WaitForWork(&work)) {
     if (failed_ && BootClock::now() - tried_ >= kRetryEvery) TryAgain();
-    while (!work.empty()) Commit(work);
+    size_t answered = 0;
+    while (!work.empty()) answered = Commit(work);
+    Gather(answered);
   }
 }
 
@@ -174,7 +182,17 @@ bool Embedded::WaitForWork(std::deque<Item>* work) {
   return true;
 }
 
-void Embedded::Commit(std::deque<Item>& work) {
+// Who was just answered is likely to come again at once. Without this, half of a number of callers
+// that each wait for their answer would for ever be queued while the other half is written.
+void Embedded::Gather(size_t answered) {
+  std::unique_lock lock(mutex_);
+  if (answered == 0 || queue_.empty()) return;
+  wake_at_ = queue_.size() + answered;
+  wake_.wait_for(lock, gather_, [this] { return queue_.size() >= wake_at_ || stopping_; });
+  wake_at_ = 1;
+}
+
+size_t Embedded::Commit(std::deque<Item>& work) {
   const BootTime now = BootClock::now();
   BootTime stop_by = BootTime::max();
   {
@@ -186,7 +204,7 @@ void Embedded::Commit(std::deque<Item>& work) {
   const Revision applied = view_.Applied();
   Group group({applied.epoch, applied.number + 1},
               [this](const std::string& key) { return view_.Get(key); });
-  std::vector<Answer> answers;
+  std::deque<Answer> answers;
   while (!work.empty()) {
     Item& item = work.front();
     if (now > item.deadline || now > stop_by) {
@@ -218,24 +236,25 @@ void Embedded::Commit(std::deque<Item>& work) {
     answer.done(answer.outcome);
   }
   AfterGroup();
+  return group.writes() && written.ok() ? answers.size() : 0;
 }
 
-void Embedded::Take(Item item, Group& group, std::vector<Answer>& answers) {
+void Embedded::Take(Item item, Group& group, std::deque<Answer>& answers) {
   Outcome outcome = group.Add(item.op);
   if (!outcome.status.ok()) outcome.at = view_.Applied();
   answers.push_back({std::move(item.done), std::move(outcome)});
 }
 
 Status Embedded::Write(const Group& group) {
-  rocksdb::WriteBatchWithIndex batch(rocksdb::BytewiseComparator(), 0, /*overwrite_key=*/true);
   const Revision at = group.batch().at;
-  if (Status staged = view_.Stage(group.batch(), batch); !staged.ok()) {
+  staged_.Clear();
+  if (Status staged = view_.Stage(group.batch(), staged_); !staged.ok()) {
     view_.Discard(at);
     return {Code::kUnavailable, "not written: " + staged.message()};
   }
   rocksdb::WriteOptions options;
   options.sync = view_.options().sync;
-  const rocksdb::Status status = view_.db().Write(options, batch.GetWriteBatch());
+  const rocksdb::Status status = view_.db().Write(options, staged_.GetWriteBatch());
   if (status.ok()) {
     view_.Publish(at);
     return {};
@@ -301,8 +320,8 @@ void Embedded::SetHealth(const Status& status) {
 
 }  // namespace
 
-Result<std::unique_ptr<Log>> OpenEmbedded(View& view) {
-  return std::unique_ptr<Log>(new Embedded(view));
+Result<std::unique_ptr<Log>> OpenEmbedded(View& view, BootClock::duration gather) {
+  return std::unique_ptr<Log>(new Embedded(view, gather));
 }
 
 }  // namespace datawire::directory

@@ -19,6 +19,12 @@ class EmbeddedEngine {
     view_ = View::Create(Path(), {"cluster", 1}, Options()).value();
     log_ = OpenEmbedded(*view_).value();
   }
+  /// Opened anew with a wait of that length for who was just answered.
+  void ReopenGathering(BootClock::duration gather) {
+    Close();
+    view_ = View::Open(Path(), Options()).value();
+    log_ = OpenEmbedded(*view_, gather).value();
+  }
   ~EmbeddedEngine() { Close(); }
   Log& log() { return *log_; }
   View& view() { return *view_; }
@@ -168,6 +174,28 @@ TEST_F(EmbeddedTest, BelowTheReserveOnlyOpsThatFreeSpaceGoThrough) {
   withdraw.frees_space = true;
   EXPECT_TRUE(Do(withdraw).status.ok());
   EXPECT_TRUE(engine_.log().Fresh().healthy);
+}
+
+TEST_F(EmbeddedTest, WhoWasJustAnsweredSharesTheNextGroupWithWhatWaits) {
+  engine_.ReopenGathering(kWait);
+  std::future<Outcome> waits;
+  {
+    Hold hold(*this);  // one op, written, about to be answered
+    waits = Propose(PutOp("p/a", "x"));
+  }
+  EXPECT_EQ(waits.wait_for(std::chrono::milliseconds(100)), std::future_status::timeout);
+  const Outcome again = Do(PutOp("p/b", "x"));
+  EXPECT_TRUE(again.status.ok());
+  EXPECT_EQ(Wait(std::move(waits)).at, again.at);
+}
+
+TEST_F(EmbeddedTest, WhatWaitsIsWrittenThoughNobodyComesAgain) {
+  std::future<Outcome> waits;
+  {
+    Hold hold(*this);
+    waits = Propose(PutOp("p/a", "x"));
+  }
+  EXPECT_TRUE(Wait(std::move(waits)).status.ok());
 }
 
 TEST_F(EmbeddedTest, AFullQueueRefusesAtOnce) {
