@@ -182,11 +182,11 @@ bool Embedded::WaitForWork(std::deque<Item>* work) {
   return true;
 }
 
-// Who was just answered is likely to come again at once. Without this, half of a number of callers
-// that each wait for their answer would for ever be queued while the other half is written.
+// Who was just answered is likely to come again at once. Without this, callers that each wait for
+// their answer would split: some are queued while the others are written, for ever.
 void Embedded::Gather(size_t answered) {
+  if (answered == 0) return;
   std::unique_lock lock(mutex_);
-  if (answered == 0 || queue_.empty()) return;
   wake_at_ = queue_.size() + answered;
   wake_.wait_for(lock, gather_, [this] { return queue_.size() >= wake_at_ || stopping_; });
   wake_at_ = 1;

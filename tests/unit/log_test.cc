@@ -187,6 +187,14 @@ TEST_F(EmbeddedTest, WhoWasJustAnsweredSharesTheNextGroupWithWhatWaits) {
   const Outcome again = Do(PutOp("p/b", "x"));
   EXPECT_TRUE(again.status.ok());
   EXPECT_EQ(Wait(std::move(waits)).at, again.at);
+  EXPECT_TRUE(Propose(PutOp("p/a", "y")).wait_for(std::chrono::milliseconds(100)) ==
+              std::future_status::timeout);
+  EXPECT_TRUE(Do(PutOp("p/b", "y")).status.ok()) << "two were answered, two are there";
+}
+
+TEST_F(EmbeddedTest, WhoIsAloneDoesNotWaitForOthers) {
+  engine_.ReopenGathering(kWait);
+  for (int i = 0; i < 3; ++i) EXPECT_TRUE(Do(PutOp("p/a", "x")).status.ok());
 }
 
 TEST_F(EmbeddedTest, WhatWaitsIsWrittenThoughNobodyComesAgain) {
