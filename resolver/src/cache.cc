@@ -3,6 +3,7 @@
 #include <absl/hash/hash.h>
 
 #include <algorithm>
+#include <atomic>
 
 #include "datawire/limits.h"
 
@@ -44,12 +45,16 @@ bool SameContent(const Answer& a, const Answer& b) {
 
 struct alignas(64) Cache::Entry {
   // What a hit reads, in the first cache line.
-  AnswerPtr answer;      // null: not known
+  const size_t hash;
+  std::string_view text;                  // of `address`
+  BootTime hit_until = BootTime::min();   // until then Find would answer the same again
+  AnswerPtr answer;                       // null: not known
+  mutable std::atomic<bool> used{false};  // CLOCK
+
   BootTime fresh_until;  // without a live stream
   BootTime shown_until;  // until then `answer` may be handed out as it is
   Revision revision;
   bool attached = false;  // the present stream answered it and keeps it up to date
-  bool used = false;      // CLOCK
   bool direct = false;    // `answer` is as the directory sent it, just now
 
   uint64_t attached_at = 0;  // marks_ then: only later marks cover it
@@ -61,14 +66,24 @@ struct alignas(64) Cache::Entry {
   uint32_t failures = 0;
   uint32_t holds = 0;
   uint64_t added_on = 0;  // the stream that was asked for it last
-  size_t hash, bytes = 0;
-  Address address;
+  size_t bytes = 0;
+  const Address address;
   Entry* next = nullptr;
   Entry* previous = nullptr;
 
-  Entry(const Address& a, size_t h) : hash(h), address(a) {}
+  Entry(const Address& a, size_t h) : hash(h), address(a) { text = address.text(); }
   bool negative() const { return !answer || answer->status == AnswerStatus::kNotFound; }
 };
+
+size_t Cache::EntryHash::operator()(const EntryPtr& entry) const {
+  return entry->hash;
+}
+
+bool Cache::EntryEqual::operator()(const EntryPtr& entry, const Key& key) const {
+  if (entry->hash != key.hash) return false;
+  __builtin_prefetch(entry->answer.get());  // on its way while the text is compared
+  return entry->text == key.text;
+}
 
 size_t HashOf(std::string_view address) {
   return absl::HashOf(absl::string_view(address.data(), address.size()));
@@ -80,7 +95,7 @@ Cache::~Cache() = default;
 
 Cache::Entry* Cache::Get(std::string_view address, size_t hash) const {
   const auto it = map_.find(Key{address, hash}, hash);
-  return it == map_.end() ? nullptr : it->second.get();
+  return it == map_.end() ? nullptr : it->get();
 }
 
 bool Cache::Fresh(const Entry& e, BootTime now) const {
@@ -120,6 +135,14 @@ const AnswerPtr& Cache::Show(Entry& e, BootTime now) {
   return e.answer;
 }
 
+AnswerPtr Cache::Hit(const Address& address, size_t hash, const Revision& min, BootTime now) const {
+  const Entry* e = Get(address.text(), hash);
+  if (e == nullptr || now >= e->hit_until) return nullptr;
+  if (min > Revision{} && min > e->answer->revision) return nullptr;
+  if (!e->used.load(std::memory_order_relaxed)) e->used.store(true, std::memory_order_relaxed);
+  return e->answer;
+}
+
 Found Cache::Find(const Address& address, size_t hash, const Revision& min, BootTime now) {
   Entry* e = Get(address.text(), hash);
   if (e == nullptr) {
@@ -132,11 +155,15 @@ Found Cache::Find(const Address& address, size_t hash, const Revision& min, Boot
     e->shown_until = BootTime::min();  // confirmed since it was last shown
   }
   Found found{.kind = Found::Kind::kAnswer, .answer = Show(*e, now)};
-  if (!e->attached && link_ == LinkState::kLive && now >= e->prefetch_at) {
+  const bool live = link_ == LinkState::kLive;
+  if (!e->attached && live && now >= e->prefetch_at) {
     e->prefetch_at = BootTime::max();  // once
     e->asked_at = now;
     found.ask = true;
   }
+  e->hit_until = e->shown_until;
+  if (!e->attached || !live) e->hit_until = std::min(e->hit_until, e->fresh_until);
+  if (!e->attached && live) e->hit_until = std::min(e->hit_until, e->prefetch_at);
   return found;
 }
 
@@ -192,7 +219,7 @@ bool Cache::Begin(const Address& address, size_t hash) {
     auto made = std::make_unique<Entry>(address, hash);
     e = made.get();
     e->bytes = sizeof(Entry) + 64 + HeapOf(address.text());
-    map_.emplace(Key{e->address.text(), hash, e}, std::move(made));
+    map_.insert(std::move(made));
     bytes_ += e->bytes;
     Link(*e);
   }
@@ -233,7 +260,7 @@ void Cache::Received(Entry& e, BootTime known_at, BootTime now) {
   e.asked_at.reset();
   e.retry_at = BootTime::min();
   e.failures = 0;
-  e.shown_until = BootTime::min();
+  e.shown_until = e.hit_until = BootTime::min();
   e.direct = false;
 }
 
@@ -330,16 +357,18 @@ void Cache::FoldMark(Entry& e) {
     e.fresh_until = e.received_at + e.ttl;
   }
   e.attached = false;
+  e.hit_until = BootTime::min();
 }
 
 void Cache::SetLink(LinkState link) {
   if (link_ == link) return;
   if (link_ == LinkState::kLive) {
-    for (auto& [key, entry] : map_) FoldMark(*entry);
+    for (const EntryPtr& entry : map_) FoldMark(*entry);
     mark_ = {};
   }
   if (link == LinkState::kLive) {
-    for (auto& [key, entry] : map_) {
+    for (const EntryPtr& entry : map_) {
+      entry->hit_until = BootTime::min();
       entry->retry_at = BootTime::min();
       entry->failures = 0;
       entry->asked_at.reset();
@@ -367,7 +396,7 @@ bool Cache::Added(std::string_view address, size_t hash, uint64_t stream) {
 }
 
 void Cache::ForEach(const std::function<void(const std::string&)>& visit) const {
-  for (const auto& [key, entry] : map_) visit(entry->address.text());
+  for (const EntryPtr& entry : map_) visit(entry->address.text());
 }
 
 Cache::List& Cache::HomeOf(const Entry& e) {
@@ -406,9 +435,7 @@ bool Cache::Evict(List& list) {
     bytes_ -= e.bytes;
     if (e.answer) answers_--;
     evicted_.push_back(e.address.text());
-    const auto at = map_.find(Key{evicted_.back(), e.hash}, e.hash);
-    const std::unique_ptr<Entry> last = std::move(at->second);  // the key points into it
-    map_.erase(at);
+    map_.erase(map_.find(Key{e.text, e.hash}, e.hash));
     return true;
   }
   return false;

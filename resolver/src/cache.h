@@ -1,6 +1,6 @@
 #pragma once
 
-#include <absl/container/flat_hash_map.h>
+#include <absl/container/flat_hash_set.h>
 
 #include <functional>
 #include <memory>
@@ -66,6 +66,9 @@ class Cache {
   Cache(const Cache&) = delete;
   Cache& operator=(const Cache&) = delete;
 
+  /// What Find would answer and all it would do, when that needs no write: for many readers at
+  /// once while nobody calls anything else. Null: ask Find.
+  AnswerPtr Hit(const Address& address, size_t hash, const Revision& min, BootTime now) const;
   /// Rule 4. A hit allocates nothing unless the answer's shown age is older than kAgeShown.
   Found Find(const Address& address, size_t hash, const Revision& min, BootTime now);
   /// The newest answer it holds and may show, fresh or not; null: none (an expired negative is
@@ -118,18 +121,20 @@ class Cache {
     Entry* last = nullptr;
     size_t entries = 0, bytes = 0;
   };
+  using EntryPtr = std::unique_ptr<Entry>;
   struct Key {
     std::string_view text;
     size_t hash;
-    const Entry* entry = nullptr;  // of a stored key: a hit fetches it while the text is compared
-    friend bool operator==(const Key& a, const Key& b) {
-      if (a.hash != b.hash) return false;
-      __builtin_prefetch(a.entry != nullptr ? a.entry : b.entry);
-      return a.text == b.text;
-    }
   };
-  struct KeyHash {
+  struct EntryHash {
+    using is_transparent = void;
     size_t operator()(const Key& key) const { return key.hash; }
+    size_t operator()(const EntryPtr& entry) const;
+  };
+  struct EntryEqual {
+    using is_transparent = void;
+    bool operator()(const EntryPtr& entry, const Key& key) const;
+    bool operator()(const EntryPtr& a, const EntryPtr& b) const { return a == b; }
   };
 
   Entry* Get(std::string_view address, size_t hash) const;
@@ -151,7 +156,7 @@ class Cache {
 
   const ResolverPolicy policy_;
   const size_t most_entries_, most_bytes_;
-  absl::flat_hash_map<Key, std::unique_ptr<Entry>, KeyHash> map_;
+  absl::flat_hash_set<EntryPtr, EntryHash, EntryEqual> map_;
   List positive_, negative_, held_;
   size_t bytes_ = 0;
   size_t answers_ = 0;  // entries with an answer

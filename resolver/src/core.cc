@@ -89,22 +89,30 @@ AnswerPtr Core::Resolve(const Address& address, const ResolveOptions& options) {
   const size_t hash = HashOf(address.text());
   Shard& shard = ShardOf(hash);
   const BootTime now = BootClock::now();
-  std::unique_lock lock(shard.mutex);
-  Found found = shard.cache->Find(address, hash, options.min_revision, now);
-  if (found.kind == Found::Kind::kAnswer && !found.ask && !found.stale) [[likely]] {
-    shard.counted.hits++;
-    shard.counted.negatives += found.answer->status == AnswerStatus::kNotFound;
-    return std::move(found.answer);
-  }
-  return ResolveSlowly(std::move(lock), shard, found, address, hash, options, now);
+  if (AnswerPtr answer = Hit(shard, address, hash, options, now)) [[likely]]
+    return answer;
+  return ResolveSlowly(shard, address, hash, options, now);
 }
 
-AnswerPtr Core::ResolveSlowly(std::unique_lock<std::mutex> lock, Shard& shard, Found& found,
-                              const Address& address, size_t hash, const ResolveOptions& options,
-                              BootTime now) {
+AnswerPtr Core::Hit(Shard& shard, const Address& address, size_t hash,
+                    const ResolveOptions& options, BootTime now) {
+  StripedMutex::Stripe& mine = shard.mutex.mine();
+  std::lock_guard lock(mine.mutex);
+  AnswerPtr answer = shard.cache->Hit(address, hash, options.min_revision, now);
+  if (answer) {
+    mine.hits++;
+    mine.negatives += answer->status == AnswerStatus::kNotFound;
+  }
+  return answer;
+}
+
+AnswerPtr Core::ResolveSlowly(Shard& shard, const Address& address, size_t hash,
+                              const ResolveOptions& options, BootTime now) {
   Slot slot;
   Inbox::Content post;
   WaiterPtr waiter;
+  std::unique_lock lock(shard.mutex);
+  Found found = shard.cache->Find(address, hash, options.min_revision, now);
   AnswerPtr answer = Decide(shard, found, address, hash, options, now, true, post, waiter);
   if (waiter) {
     shard.inside++;
@@ -127,6 +135,7 @@ void Core::Resolve(const Address& address, const ResolveOptions& options, Resolv
   const size_t hash = HashOf(address.text());
   Shard& shard = ShardOf(hash);
   const BootTime now = BootClock::now();
+  if (AnswerPtr answer = Hit(shard, address, hash, options, now)) return done(answer);
   Inbox::Content post;
   WaiterPtr waiter;
   AnswerPtr answer;
@@ -354,6 +363,10 @@ ResolverStats Core::Stats() {
     sum.refused += one.refused;
     sum.entries += shards_[i].cache->entries();
     sum.bytes += shards_[i].cache->bytes();
+    for (const StripedMutex::Stripe& stripe : shards_[i].mutex.stripes()) {
+      sum.hits += stripe.hits;
+      sum.negatives += stripe.negatives;
+    }
   }
   return sum;
 }

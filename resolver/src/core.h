@@ -12,6 +12,7 @@
 
 #include "cache.h"
 #include "failover.h"
+#include "striped_mutex.h"
 #include "transport.h"
 
 namespace datawire::resolver {
@@ -62,14 +63,14 @@ struct Flight {
 };
 
 struct alignas(64) Shard {
-  std::mutex mutex;  // guards all below; a leaf
+  StripedMutex mutex;  // guards all below; a leaf. Cache::Hit needs one stripe
   std::unique_ptr<Cache> cache;
   absl::flat_hash_map<std::string, Flight> flights;
   absl::flat_hash_map<std::string, std::vector<std::shared_ptr<Listener>>> listeners;
   ResolverStats counted;
   size_t inside = 0;  // callers that wait
   bool closed = false;
-  std::condition_variable left;
+  std::condition_variable_any left;
 };
 
 /// What reaches the worker. Bounded: a stream has at most a read, a write and an end under way, a
@@ -138,12 +139,13 @@ class Core : public std::enable_shared_from_this<Core> {
 
   // Callers (core.cc).
   Shard& ShardOf(size_t hash) { return shards_[(hash >> 57) % shard_count_]; }
+  AnswerPtr Hit(Shard& shard, const Address& address, size_t hash, const ResolveOptions& options,
+                BootTime now);
   AnswerPtr Decide(Shard& shard, Found& found, const Address& address, size_t hash,
                    const ResolveOptions& options, BootTime now, bool sync, Inbox::Content& post,
                    WaiterPtr& waiter);
-  AnswerPtr ResolveSlowly(std::unique_lock<std::mutex> lock, Shard& shard, Found& found,
-                          const Address& address, size_t hash, const ResolveOptions& options,
-                          BootTime now);
+  AnswerPtr ResolveSlowly(Shard& shard, const Address& address, size_t hash,
+                          const ResolveOptions& options, BootTime now);
   AnswerPtr WaitFor(const WaiterPtr& waiter, Shard& shard, Slot& slot);
   void StartFlight(Flight& flight, const Address& address, size_t hash, BootTime now,
                    Inbox::Content& post);

@@ -61,6 +61,9 @@ class ResolverCache : public ::testing::Test {
   Found Find(const std::string& a, uint64_t min = 0) {
     return cache->Find(A(a), HashOf(a), {min > 0 ? 1u : 0u, min}, now);
   }
+  AnswerPtr Hit(const std::string& a, uint64_t min = 0) {
+    return cache->Hit(A(a), HashOf(a), {min > 0 ? 1u : 0u, min}, now);
+  }
   EntryState State(const std::string& a) { return cache->StateOf(a, HashOf(a), now); }
   uint64_t Number(const std::string& a) { return cache->RevisionOf(a, HashOf(a)).number; }
   uint64_t Hash(const std::string& a) {
@@ -351,6 +354,71 @@ TEST_F(ResolverCache, HitSharesOneAnswerUntilItsShownAgeIsOld) {
   EXPECT_EQ(Find("//d/a").answer.get(), first.get());
   Pass(milliseconds(1));
   EXPECT_NE(Find("//d/a").answer.get(), first.get());
+}
+
+TEST_F(ResolverCache, AHitIsWhatFindJustAnswered) {
+  Known();
+  EXPECT_EQ(Hit("//d/a"), nullptr);  // as the directory sent it, not as the cache shows it
+  const AnswerPtr found = Find("//d/a").answer;
+  EXPECT_EQ(Hit("//d/a").get(), found.get());
+  EXPECT_EQ(Hit("//d/a", 10).get(), found.get());
+  EXPECT_EQ(Hit("//d/a", 11), nullptr);
+  EXPECT_EQ(Hit("//d/b"), nullptr);
+  Pass(kAgeShown);
+  EXPECT_EQ(Hit("//d/a"), nullptr);  // its age is to be shown anew
+}
+
+TEST_F(ResolverCache, AHitEndsWithEachChangeOfTheAnswerOrTheLink) {
+  Known();
+  Find("//d/a");
+  Push("//d/a", 11, 6);
+  EXPECT_EQ(Hit("//d/a"), nullptr);
+  Find("//d/a");
+  Dies();
+  EXPECT_EQ(Hit("//d/a"), nullptr);
+  Find("//d/a");
+  Live();
+  EXPECT_EQ(Hit("//d/a"), nullptr);
+}
+
+TEST_F(ResolverCache, AHitEndsWithTheTtlOnceTheStreamIsDead) {
+  Known();
+  Dies();
+  BootTime last_hit = now;
+  for (int i = 0; i < 300; i++) {  // found anew each time its age is
+    Pass(milliseconds(100));
+    if (Hit("//d/a")) {
+      last_hit = now;
+      EXPECT_EQ(State("//d/a"), EntryState::kFresh);
+    } else if (State("//d/a") == EntryState::kFresh) {
+      Find("//d/a");
+    }
+  }
+  EXPECT_EQ(State("//d/a"), EntryState::kStale);
+  EXPECT_GT(last_hit, now - seconds(4));
+}
+
+TEST_F(ResolverCache, AHitDoesNotHideThePrefetch) {
+  Live();
+  Begin("//d/a");
+  Poll("//d/a", 10, 5);  // not kept up by the stream
+  bool asked = false;
+  for (int i = 0; i < 269 && !asked; i++) {
+    Pass(milliseconds(100));
+    if (!Hit("//d/a")) asked = Find("//d/a").ask;
+  }
+  EXPECT_TRUE(asked);
+}
+
+TEST_F(ResolverCache, AHitCountsAsUse) {
+  Make(10);
+  for (int i = 0; i < 10; i++) Known("//d/" + std::to_string(i));
+  for (int i = 0; i < 10; i++) Find("//d/" + std::to_string(i));
+  Known("//d/new");  // the hand went round: nobody counts as used
+  cache->TakeEvicted();
+  for (int i = 1; i < 10; i++) ASSERT_TRUE(Hit("//d/" + std::to_string(i))) << i;
+  Known("//d/newer");
+  EXPECT_EQ(cache->TakeEvicted(), std::vector<std::string>{"//d/new"});
 }
 
 TEST_F(ResolverCache, NegativeIsAnsweredWithoutACallAndEndsAfterFiveSeconds) {
