@@ -37,6 +37,7 @@ Failover::Failover(std::vector<std::string> servers, const ResolverPolicy& polic
   const auto weight = [&](const std::string& server) { return Mixed(Fnv1a(server) ^ Mixed(seed)); };
   std::sort(servers_.begin(), servers_.end(),
             [&](const std::string& a, const std::string& b) { return weight(a) > weight(b); });
+  not_before_.resize(servers_.size());
 }
 
 void Failover::Opened(BootTime now) {
@@ -51,7 +52,8 @@ void Failover::Lost(BootTime now, std::optional<milliseconds> retry_after,
   }
   opened_at_.reset();
   tried_++;
-  present_ = (present_ + 1) % servers_.size();
+  if (retry_after)
+    not_before_[present_] = now + std::min<nanoseconds>(*retry_after, policy_.reconnect_most);
   nanoseconds wait{0};
   if (tried_ >= servers_.size()) {
     const nanoseconds most = std::min<nanoseconds>(
@@ -61,15 +63,19 @@ void Failover::Lost(BootTime now, std::optional<milliseconds> retry_after,
     tried_ = 0;
     rounds_++;
   }
-  asked_to_wait_ = retry_after.has_value() && servers_.size() == 1;
-  if (asked_to_wait_)
-    wait = std::max<nanoseconds>(wait, std::min(*retry_after, policy_.reconnect_most));
   next_at_ = now + wait;
+  size_t next = (present_ + 1) % servers_.size();
+  for (size_t i = 2; i <= servers_.size() && not_before_[next] > next_at_; i++)
+    if (const size_t other = (present_ + i) % servers_.size();
+        not_before_[other] < not_before_[next])
+      next = other;
+  present_ = next;
+  next_at_ = std::max(next_at_, not_before_[present_]);
 }
 
 void Failover::Nudge(BootTime now) {
-  if (rounds_ == 0 || asked_to_wait_) return;
-  next_at_ = std::min(next_at_, std::max(now, nudge_from_));
+  if (rounds_ == 0) return;
+  next_at_ = std::min(next_at_, std::max({now, nudge_from_, not_before_[present_]}));
 }
 
 }  // namespace datawire::resolver

@@ -13,7 +13,7 @@ namespace datawire::resolver {
 /// Which directory server next, and when. Servers are taken in rendezvous order of the process's
 /// seed, so that a fleet spreads; the one that works is kept. A server is tried at once while the
 /// round holds one that was not tried; after a round without success comes a back-off with full
-/// jitter. No clock, no thread. Thread-compatible.
+/// jitter. One that asked to wait is passed by until then. No clock, no thread. Thread-compatible.
 class Failover {
  public:
   Failover(std::vector<std::string> servers, const ResolverPolicy& policy, uint64_t seed);
@@ -41,7 +41,7 @@ class Failover {
   uint32_t rounds_ = 0;  // failed since the last stream that lasted
   std::optional<BootTime> opened_at_;
   BootTime next_at_{}, nudge_from_{};
-  bool asked_to_wait_ = false;
+  std::vector<BootTime> not_before_;  // of each server: its retry-after
 };
 
 }  // namespace datawire::resolver

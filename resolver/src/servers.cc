@@ -1,8 +1,7 @@
+#include "servers.h"
+
 #include <cstdlib>
 #include <fstream>
-#include <string_view>
-
-#include "datawire/resolver.h"
 
 namespace datawire {
 namespace {
@@ -44,25 +43,44 @@ std::string FromFile(const std::string& path) {
   return {};
 }
 
+std::string_view OrEmpty(const char* value) {
+  return value == nullptr ? std::string_view() : std::string_view(value);
+}
+
 }  // namespace
 
-Result<std::vector<std::string>> FindDirectoryServers(const std::vector<std::string>& given) {
+namespace resolver {
+
+std::vector<std::string> ConfigFiles(std::string_view xdg_config_home, std::string_view home) {
+  std::vector<std::string> files;
+  if (!xdg_config_home.empty())
+    files.push_back(std::string(xdg_config_home) + "/datawire/config");
+  else if (!home.empty())  // what the XDG specification says of an unset variable
+    files.push_back(std::string(home) + "/.config/datawire/config");
+  files.push_back("/etc/datawire/config");
+  return files;
+}
+
+Result<std::vector<std::string>> FindServers(const std::vector<std::string>& given,
+                                             std::string_view variable,
+                                             const std::vector<std::string>& files) {
   if (!given.empty()) {
     std::string list;
     for (const std::string& server : given) list += server + ",";
     return ParseList(list, "--directory");
   }
-  if (const char* list = std::getenv("DATAWIRE_DIRECTORY"); list != nullptr && *list != '\0')
-    return ParseList(list, "$DATAWIRE_DIRECTORY");
-  std::vector<std::string> files;
-  if (const char* base = std::getenv("XDG_CONFIG_HOME"); base != nullptr && *base != '\0')
-    files.push_back(std::string(base) + "/datawire/config");
-  else if (const char* home = std::getenv("HOME"); home != nullptr && *home != '\0')
-    files.push_back(std::string(home) + "/.config/datawire/config");
-  files.push_back("/etc/datawire/config");
+  if (!variable.empty()) return ParseList(variable, "$DATAWIRE_DIRECTORY");
   for (const std::string& file : files)
     if (const std::string list = FromFile(file); !list.empty()) return ParseList(list, file);
   return std::vector<std::string>{"127.0.0.1:7400"};
+}
+
+}  // namespace resolver
+
+Result<std::vector<std::string>> FindDirectoryServers(const std::vector<std::string>& given) {
+  return resolver::FindServers(
+      given, OrEmpty(std::getenv("DATAWIRE_DIRECTORY")),
+      resolver::ConfigFiles(OrEmpty(std::getenv("XDG_CONFIG_HOME")), OrEmpty(std::getenv("HOME"))));
 }
 
 }  // namespace datawire

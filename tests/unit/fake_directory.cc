@@ -1,8 +1,38 @@
 #include "fake_directory.h"
 
+#include <netinet/in.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
 #include <chrono>
 
 namespace datawire::testing {
+namespace {
+
+grpc::Status Refused(const Status& status) {
+  pb::Refusal refusal;
+  ToWire(status, &refusal);
+  return {static_cast<grpc::StatusCode>(MappingOf(status.code()).grpc), status.message(),
+          refusal.SerializeAsString()};
+}
+
+// A socket on a port of the system's choice that shares it with a later listener (SO_REUSEADDR).
+int Reserve(int* port) {
+  const int fd = ::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  const int on = 1;
+  sockaddr_in at{};
+  at.sin_family = AF_INET;
+  at.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  socklen_t size = sizeof(at);
+  if (::setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on)) != 0 ||
+      ::bind(fd, reinterpret_cast<sockaddr*>(&at), size) != 0 ||
+      ::getsockname(fd, reinterpret_cast<sockaddr*>(&at), &size) != 0)
+    throw std::runtime_error("no free port");
+  *port = ntohs(at.sin_port);
+  return fd;
+}
+
+}  // namespace
 
 // One stream; guarded by the fake's mutex.
 class FakeDirectory::Reactor
@@ -14,10 +44,15 @@ class FakeDirectory::Reactor
       fake_.streams_[this];
       fake_.seen_.streams++;
       fake_.seen_.open++;
-      if (fake_.speaks) Queue(fake_.MarkMessage(0, true));
+      if (!fake_.streams.ok()) {
+        ended_ = true;
+        Finish(Refused(fake_.streams));
+      } else if (fake_.speaks) {
+        Queue(fake_.MarkMessage(0, true));
+      }
       fake_.changed_.notify_all();
     }
-    StartRead(&request_);
+    if (!ended_) StartRead(&request_);
   }
   void Queue(pb::SubscribeResponse response) {
     queue_.push_back(std::move(response));
@@ -90,10 +125,7 @@ class FakeDirectory::Service : public pb::Directory::CallbackService {
     if (status.ok() && request->min_revision().number() > fake_.revision_)
       status = {Code::kBehind, "not there yet"};
     if (!status.ok()) {
-      pb::Refusal refusal;
-      ToWire(status, &refusal);
-      reactor->Finish({static_cast<grpc::StatusCode>(MappingOf(status.code()).grpc),
-                       status.message(), refusal.SerializeAsString()});
+      reactor->Finish(Refused(status));
       return reactor;
     }
     response->mutable_source()->set_cluster_id(fake_.cluster_);
@@ -113,9 +145,11 @@ FakeDirectory::FakeDirectory(std::string cluster, uint64_t revision)
 
 FakeDirectory::~FakeDirectory() {
   Stop();
+  if (reserved_ >= 0) ::close(reserved_);
 }
 
 void FakeDirectory::Start() {
+  if (port_ == 0) reserved_ = Reserve(&port_);
   service_ = std::make_unique<Service>(*this);
   grpc::ServerBuilder builder;
   builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);

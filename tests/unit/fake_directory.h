@@ -33,6 +33,7 @@ class FakeDirectory {
   bool answers = true;  ///< false: marks only
   bool confirms = true;
   Code unary = Code::kOk;  ///< what unary calls are refused with
+  Status streams;          ///< what streams are refused with
 
   /// Sets the endpoints (none: NOT_FOUND) at the next revision, and pushes.
   void Set(const std::string& address, std::vector<std::string> urls);
@@ -82,6 +83,7 @@ class FakeDirectory {
   std::map<Reactor*, std::set<std::string>> streams_;
   Seen seen_;
   int port_ = 0;
+  int reserved_ = -1;  // bound and silent: nobody else gets the port while we are stopped
   std::unique_ptr<Service> service_;
   std::unique_ptr<grpc::Server> server_;
 };

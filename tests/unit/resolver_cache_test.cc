@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <map>
+#include <set>
 
 #include "failover.h"
 
@@ -736,6 +737,37 @@ TEST_F(ResolverFailover, HonoursRetryAfterOfTheOnlyServer) {
   failover->Lost(now, seconds(7), random);
   failover->Nudge(now);
   EXPECT_GE(failover->next_at() - now, seconds(7));
+}
+
+TEST_F(ResolverFailover, PassesByAServerThatAskedToWaitUntilThen) {
+  failover = std::make_unique<Failover>(std::vector<std::string>{"a:1", "b:1", "c:1"}, policy, 1);
+  const std::string busy = failover->server();
+  const BootTime start = now;
+  failover->Lost(now, seconds(20), random);
+  int tries = 0;
+  for (; now < start + seconds(20) && tries < 1000; tries++) {
+    EXPECT_NE(failover->server(), busy);
+    Lose();
+    now = std::max(now + milliseconds(100), failover->next_at());
+  }
+  EXPECT_GT(tries, 3);
+  std::set<std::string> tried;
+  for (int i = 0; i < 6; i++) {
+    tried.insert(failover->server());
+    Lose();
+    now = std::max(now, failover->next_at());
+  }
+  EXPECT_EQ(tried.size(), 3u);  // its turn again
+}
+
+TEST_F(ResolverFailover, WaitsForTheFirstWhenAllAskedToWait) {
+  failover = std::make_unique<Failover>(std::vector<std::string>{"a:1", "b:1"}, policy, 1);
+  failover->Lost(now, seconds(7), random);
+  const std::string sooner = failover->server();
+  failover->Lost(now, seconds(3), random);
+  failover->Nudge(now);
+  EXPECT_EQ(failover->server(), sooner);
+  EXPECT_EQ(failover->next_at(), now + seconds(3));
 }
 
 }  // namespace

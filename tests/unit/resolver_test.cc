@@ -204,6 +204,21 @@ TEST_F(ResolverTest, ServerDownIsUnavailableAtTheDeadlineAndNeverNotFound) {
   EXPECT_NE(resolver->LastError().message().find(server), std::string::npos);
 }
 
+TEST_F(ResolverTest, AServerThatRefusesTheStreamIsNotAskedBeforeItsRetryAfter) {
+  policy.reconnect_least = milliseconds(1);
+  policy.reconnect_most = seconds(30);
+  fake.streams = {Code::kOverloaded, "500 new streams in this second"};
+  fake.streams.set_retry_after(milliseconds(300));
+  OpenOn(fake);
+  ASSERT_TRUE(fake.Await([](const Seen& s) { return s.streams == 1; }));
+  const BootTime start = BootClock::now();
+  EXPECT_EQ(Resolve("//d/a", Within(milliseconds(100)))->status, AnswerStatus::kUnavailable);
+  ASSERT_TRUE(fake.Await([](const Seen& s) { return s.streams >= 2; }));
+  EXPECT_GE(Since(start), milliseconds(250));  // its clock began a little before ours
+  EXPECT_EQ(resolver->LastError().code(), Code::kOverloaded);
+  EXPECT_EQ(resolver->LastError().message(), "500 new streams in this second");
+}
+
 TEST_F(ResolverTest, FailureMemoFailsFastAndAConnectionClearsIt) {
   fake.Start();
   const std::string server = fake.server();

@@ -1,0 +1,20 @@
+#pragma once
+
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "datawire/resolver.h"
+
+namespace datawire::resolver {
+
+/// Where the config may be; the first that is there and names servers counts. Empty: not set.
+std::vector<std::string> ConfigFiles(std::string_view xdg_config_home, std::string_view home);
+
+/// The first of `given`, `variable` ($DATAWIRE_DIRECTORY) and `files` that names servers is used
+/// alone; 127.0.0.1:7400 if none does. kInvalid when that one does not parse.
+Result<std::vector<std::string>> FindServers(const std::vector<std::string>& given,
+                                             std::string_view variable,
+                                             const std::vector<std::string>& files);
+
+}  // namespace datawire::resolver

@@ -1,0 +1,73 @@
+#include "servers.h"
+
+#include <gtest/gtest.h>
+#include <stdlib.h>
+
+#include <filesystem>
+#include <fstream>
+
+namespace datawire::resolver {
+namespace {
+
+using Servers = std::vector<std::string>;
+
+class ResolverServers : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    std::string path = std::filesystem::temp_directory_path() / "datawire-servers-XXXXXX";
+    ASSERT_NE(::mkdtemp(path.data()), nullptr);
+    folder = path;
+  }
+  void TearDown() override {
+    if (!folder.empty()) std::filesystem::remove_all(folder);
+  }
+  std::string File(const std::string& name, const std::string& text) {
+    const std::string path = folder + "/" + name;
+    std::ofstream(path) << text;
+    return path;
+  }
+
+  std::string folder;
+};
+
+TEST_F(ResolverServers, TheFirstThatIsConfiguredIsUsedAlone) {
+  const std::string mine = File("mine", "directory = a:1, b:2\n");
+  const std::string etc = File("etc", "directory = c:3\n");
+  EXPECT_EQ(*FindServers({"x:1", "y:2"}, "z:3", {mine, etc}), (Servers{"x:1", "y:2"}));
+  EXPECT_EQ(*FindServers({}, "z:3,w:4", {mine, etc}), (Servers{"z:3", "w:4"}));
+  EXPECT_EQ(*FindServers({}, "", {mine, etc}), (Servers{"a:1", "b:2"}));
+  EXPECT_EQ(*FindServers({}, "", {folder + "/none", etc}), (Servers{"c:3"}));
+  EXPECT_EQ(*FindServers({}, "", {folder + "/none"}), (Servers{"127.0.0.1:7400"}));
+}
+
+TEST_F(ResolverServers, AConfigThatNamesNoServerIsPassedByAndOtherKeysAreNotOurs) {
+  const std::string mine = File("mine", "# directory = a:1\nother = b:2\ndirectories = d:4\n");
+  const std::string etc = File("etc", "x = 1\n  directory =\tc:3  # the one\n");
+  EXPECT_EQ(*FindServers({}, "", {mine, etc}), (Servers{"c:3"}));
+}
+
+TEST_F(ResolverServers, TheOneThatIsConfiguredMustParseAndIsNamed) {
+  const std::string mine = File("mine", "directory = a:1,nonsense\n");
+  const std::string etc = File("etc", "directory = c:3\n");
+  const auto refused = [](const Result<Servers>& result, const std::string& shown) {
+    ASSERT_FALSE(result.ok());
+    EXPECT_EQ(result.status().code(), Code::kInvalid);
+    EXPECT_NE(result.status().message().find(shown), std::string::npos)
+        << result.status().message();
+  };
+  refused(FindServers({}, "", {mine, etc}), mine);
+  refused(FindServers({}, "", {mine, etc}), "`nonsense`");
+  refused(FindServers({}, "z", {etc}), "$DATAWIRE_DIRECTORY");
+  refused(FindServers({"host:0"}, "", {etc}), "--directory");
+  refused(FindServers({}, " , ", {etc}), "names no directory server");
+}
+
+TEST_F(ResolverServers, LooksInXdgConfigHomeThenInEtc) {
+  const std::string etc = "/etc/datawire/config";
+  EXPECT_EQ(ConfigFiles("/x", "/home/me"), (Servers{"/x/datawire/config", etc}));
+  EXPECT_EQ(ConfigFiles("", "/home/me"), (Servers{"/home/me/.config/datawire/config", etc}));
+  EXPECT_EQ(ConfigFiles("", ""), (Servers{etc}));
+}
+
+}  // namespace
+}  // namespace datawire::resolver
