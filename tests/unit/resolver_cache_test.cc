@@ -3,9 +3,6 @@
 #include <gtest/gtest.h>
 
 #include <map>
-#include <set>
-
-#include "failover.h"
 
 namespace datawire::resolver {
 namespace {
@@ -657,117 +654,6 @@ TEST_F(ResolverCache, KeepsWhatSomebodyWaitsForAndRefusesMoreThanItHasRoomFor) {
   End("//d/0");
   EXPECT_TRUE(Begin("//d/more"));
   for (int i = 1; i < 10; i++) EXPECT_EQ(State("//d/" + std::to_string(i)), EntryState::kLoading);
-}
-
-class ResolverFailover : public ::testing::Test {
- protected:
-  void Lose() { failover->Lost(now, {}, random); }
-  ResolverPolicy policy;
-  std::mt19937_64 random{3};
-  BootTime now{hours(1)};
-  std::unique_ptr<Failover> failover;
-};
-
-TEST_F(ResolverFailover, TriesEveryServerBeforeItWaits) {
-  failover = std::make_unique<Failover>(std::vector<std::string>{"a:1", "b:1", "c:1"}, policy, 1);
-  std::vector<std::string> tried;
-  for (int i = 0; i < 3; i++) {
-    EXPECT_LE(failover->next_at(), now);
-    EXPECT_FALSE(failover->down());
-    tried.push_back(failover->server());
-    Lose();
-  }
-  EXPECT_TRUE(failover->down());
-  std::sort(tried.begin(), tried.end());
-  EXPECT_EQ(tried, (std::vector<std::string>{"a:1", "b:1", "c:1"}));
-}
-
-TEST_F(ResolverFailover, SpreadsProcessesOverServers) {
-  std::map<std::string, int> first;
-  for (uint64_t seed = 0; seed < 300; seed++)
-    first[Failover({"a:1", "b:1", "c:1"}, policy, seed).server()]++;
-  for (const auto& [server, count] : first) EXPECT_NEAR(count, 100, 40) << server;
-  EXPECT_EQ(first.size(), 3u);
-}
-
-TEST_F(ResolverFailover, BackOffDoublesToItsMostAndAStreamThatLastedResetsIt) {
-  failover = std::make_unique<Failover>(std::vector<std::string>{"a:1"}, policy, 1);
-  std::chrono::nanoseconds longest{0};
-  for (int i = 0; i < 40; i++) {
-    Lose();
-    const auto wait = failover->next_at() - now;
-    EXPECT_LE(wait, std::min<std::chrono::nanoseconds>(
-                        policy.reconnect_most, policy.reconnect_least * (1ll << std::min(i, 20))));
-    longest = std::max(longest, wait);
-    now += wait;
-  }
-  EXPECT_GT(longest, seconds(15));
-  failover->Opened(now);
-  now += seconds(5);
-  Lose();
-  EXPECT_LE(failover->next_at() - now, policy.reconnect_least);
-}
-
-TEST_F(ResolverFailover, AStreamThatEndsAtOnceDoesNotResetTheBackOff) {
-  failover = std::make_unique<Failover>(std::vector<std::string>{"a:1"}, policy, 1);
-  std::chrono::nanoseconds longest{0};
-  for (int i = 0; i < 40; i++) {
-    failover->Opened(now);
-    Lose();
-    longest = std::max(longest, failover->next_at() - now);
-    now = std::max(now, failover->next_at());
-  }
-  EXPECT_GT(longest, seconds(15));
-}
-
-TEST_F(ResolverFailover, NudgeShortensALongBackOffButNotToAHammer) {
-  failover = std::make_unique<Failover>(std::vector<std::string>{"a:1"}, policy, 1);
-  for (int i = 0; i < 200 && failover->next_at() - now < seconds(10); i++) {
-    now = std::max(now, failover->next_at());
-    Lose();
-  }
-  ASSERT_GE(failover->next_at() - now, seconds(10));
-  failover->Nudge(now);
-  EXPECT_LE(failover->next_at() - now, policy.reconnect_most / 8);
-  EXPECT_GE(failover->next_at() - now, seconds(1));
-}
-
-TEST_F(ResolverFailover, HonoursRetryAfterOfTheOnlyServer) {
-  failover = std::make_unique<Failover>(std::vector<std::string>{"a:1"}, policy, 1);
-  failover->Lost(now, seconds(7), random);
-  failover->Nudge(now);
-  EXPECT_GE(failover->next_at() - now, seconds(7));
-}
-
-TEST_F(ResolverFailover, PassesByAServerThatAskedToWaitUntilThen) {
-  failover = std::make_unique<Failover>(std::vector<std::string>{"a:1", "b:1", "c:1"}, policy, 1);
-  const std::string busy = failover->server();
-  const BootTime start = now;
-  failover->Lost(now, seconds(20), random);
-  int tries = 0;
-  for (; now < start + seconds(20) && tries < 1000; tries++) {
-    EXPECT_NE(failover->server(), busy);
-    Lose();
-    now = std::max(now + milliseconds(100), failover->next_at());
-  }
-  EXPECT_GT(tries, 3);
-  std::set<std::string> tried;
-  for (int i = 0; i < 6; i++) {
-    tried.insert(failover->server());
-    Lose();
-    now = std::max(now, failover->next_at());
-  }
-  EXPECT_EQ(tried.size(), 3u);  // its turn again
-}
-
-TEST_F(ResolverFailover, WaitsForTheFirstWhenAllAskedToWait) {
-  failover = std::make_unique<Failover>(std::vector<std::string>{"a:1", "b:1"}, policy, 1);
-  failover->Lost(now, seconds(7), random);
-  const std::string sooner = failover->server();
-  failover->Lost(now, seconds(3), random);
-  failover->Nudge(now);
-  EXPECT_EQ(failover->server(), sooner);
-  EXPECT_EQ(failover->next_at(), now + seconds(3));
 }
 
 }  // namespace
