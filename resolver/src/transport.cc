@@ -100,6 +100,7 @@ class Stream : public grpc::ClientBidiReactor<pb::SubscribeRequest, pb::Subscrib
 
   void OnReadDone(bool ok) override {
     if (!ok) return Release();
+    TakeOver();
     sink_->OnStream({.stream = number_,
                      .kind = StreamEvent::Kind::kRead,
                      .response = std::move(response_),
@@ -109,14 +110,13 @@ class Stream : public grpc::ClientBidiReactor<pb::SubscribeRequest, pb::Subscrib
   void OnWriteDone(bool ok) override {
     // The stream ends, which the reads tell: gRPC holds its end back until all before it is read.
     if (!ok) return;
+    TakeOver();
     sink_->OnStream(
         {.stream = number_, .kind = StreamEvent::Kind::kWritten, .response = {}, .status = {}});
   }
 
   void OnDone(const grpc::Status& status) override {
-    {
-      std::lock_guard lock(mutex_);
-    }  // with Start's: ThreadSanitizer cannot see gRPC's own hand-over
+    TakeOver();
     Status why = status.ok() ? Status(Code::kUnavailable, server_ + ": ended the stream")
                              : FromGrpc(status, server_);
     sink_->OnStream({.stream = number_,
@@ -128,6 +128,9 @@ class Stream : public grpc::ClientBidiReactor<pb::SubscribeRequest, pb::Subscrib
   }
 
  private:
+  /// With the lock of who started the operation: ThreadSanitizer cannot see gRPC's own hand-over.
+  void TakeOver() { std::lock_guard lock(mutex_); }
+
   void Release() {
     {
       std::lock_guard lock(mutex_);
