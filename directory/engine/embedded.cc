@@ -61,9 +61,10 @@ class Embedded final : public Log {
   // Writer thread.
   void Run();
   bool WaitForWork(std::deque<Item>* work);
-  /// Returns how many ops were answered after a write that went well.
+  /// Returns how many ops are queued when those come again that were answered after a write that
+  /// went well; 0: nothing to wait for.
   size_t Commit(std::deque<Item>& work);
-  void Gather(size_t answered);
+  void Gather(size_t until);
   void Take(Item item, Group& group, std::deque<Answer>& answers);
   Status Write(const Group& group);
   Status Blocked(const Op& op);
@@ -161,9 +162,9 @@ void Embedded::Run() {
   std::deque<Item> work;
   while (WaitForWork(&work)) {
     if (failed_ && BootClock::now() - tried_ >= kRetryEvery) TryAgain();
-    size_t answered = 0;
-    while (!work.empty()) answered = Commit(work);
-    Gather(answered);
+    size_t expected = 0;
+    while (!work.empty()) expected = Commit(work);
+    Gather(expected);
   }
 }
 
@@ -184,10 +185,10 @@ bool Embedded::WaitForWork(std::deque<Item>* work) {
 
 // Who was just answered is likely to come again at once. Without this, callers that each wait for
 // their answer would split: some are queued while the others are written, for ever.
-void Embedded::Gather(size_t answered) {
-  if (answered == 0) return;
+void Embedded::Gather(size_t until) {
+  if (until == 0) return;
   std::unique_lock lock(mutex_);
-  wake_at_ = queue_.size() + answered;
+  wake_at_ = until;
   wake_.wait_for(lock, gather_, [this] { return queue_.size() >= wake_at_ || stopping_; });
   wake_at_ = 1;
 }
@@ -222,10 +223,12 @@ size_t Embedded::Commit(std::deque<Item>& work) {
   if (group.writes()) MakeRoom();
   const Status written = group.writes() ? Write(group) : Status::Ok();
   if (group.writes()) SetHealth(written);
+  size_t queued = 0;
   {
     const std::lock_guard lock(mutex_);
     committing_since_.reset();
     if (failure_.ok()) last_ok_ = BootClock::now();
+    queued = queue_.size();  // before anybody answered can be among them
   }
   const Revision at = view_.Applied();
   for (Answer& answer : answers) {
@@ -236,7 +239,7 @@ size_t Embedded::Commit(std::deque<Item>& work) {
     answer.done(answer.outcome);
   }
   AfterGroup();
-  return group.writes() && written.ok() ? answers.size() : 0;
+  return group.writes() && written.ok() ? queued + answers.size() : 0;
 }
 
 void Embedded::Take(Item item, Group& group, std::deque<Answer>& answers) {
