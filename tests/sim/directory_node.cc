@@ -46,7 +46,9 @@ struct DirectoryNode::End final : directory::Stream {
   explicit End(DirectoryNode& the_node) : node(the_node) {}
   void Wake() override {
     if (std::exchange(woken, true)) return;
-    node.scheduler_.After(20us, &node, [wire = wire, node = &node] {
+    // Streams are woken in an order that hangs on where they lie in memory: here, in that of age.
+    const Time wait = 20us + Time(wire->number);
+    node.scheduler_.After(wait, &node, [wire = wire, node = &node] {
       const auto it = node->ends_.find(wire.get());
       if (it != node->ends_.end()) node->Pump(*it->second);
     });

@@ -87,7 +87,7 @@ void Wire::EndDied(const Process& which, bool silently) {
 
 std::shared_ptr<Wire> Network::MakeWire(Process& client, Process& server) {
   std::erase_if(wires_, [](const auto& wire) { return wire.use_count() == 1; });
-  wires_.push_back(std::make_shared<Wire>(*this, client, server));
+  wires_.push_back(std::make_shared<Wire>(*this, ++made_, client, server));
   return wires_.back();
 }
 

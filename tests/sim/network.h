@@ -19,8 +19,10 @@ class Wire : public std::enable_shared_from_this<Wire> {
  public:
   using Task = Scheduler::Task;
 
-  Wire(Network& network, Process& client, Process& server)
-      : network_(network), client_(client), server_(server) {}
+  Wire(Network& network, uint64_t the_number, Process& client, Process& server)
+      : number(the_number), network_(network), client_(client), server_(server) {}
+
+  const uint64_t number;  ///< in the order they were made
 
   /// `accepted` runs at the server, `lost` at the client, when it ends from there or never began.
   void Open(Task accepted, Task connected, std::function<void(const Status&)> lost);
@@ -100,6 +102,7 @@ class Network {
   std::map<Key, Path> paths_;
   std::vector<std::pair<Process*, Process*>> known_;  // in the order of first use
   std::vector<std::shared_ptr<Wire>> wires_;
+  uint64_t made_ = 0;
 };
 
 }  // namespace datawire::sim

@@ -42,7 +42,13 @@ class ResolverProcess::Streams final : public resolver::Transport {
   }
   void Write(const pb::SubscribeRequest& request) override {
     if (!wire_) return;
-    wire_->Up([server = server_, wire = wire_, request] { server->OnSubscribe(wire, request); });
+    pb::SubscribeRequest sorted = request;  // their order hangs on where they lie in memory
+    std::sort(sorted.mutable_add()->begin(), sorted.mutable_add()->end(),
+              [](const auto& a, const auto& b) { return a.address() < b.address(); });
+    std::sort(sorted.mutable_drop()->begin(), sorted.mutable_drop()->end());
+    wire_->Up([server = server_, wire = wire_, request = std::move(sorted)] {
+      server->OnSubscribe(wire, request);
+    });
     scheduler_.After(50us, &process_, [this, stream = number_] {
       if (stream == number_) Tell({.stream = stream, .kind = StreamEvent::Kind::kWritten});
     });
