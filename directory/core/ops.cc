@@ -49,6 +49,18 @@ void Remember(const Registration& replaced, Registration* registration) {
   if (more > 0) earlier->DeleteSubrange(0, more);
 }
 
+/// A registration passes from process to process, never back: what a former one sent may arrive
+/// after the present one's.
+Status CheckNotOlder(const Ground& ground, const Actor& actor, const Registration& present,
+                     const CheckedRegistration& wanted) {
+  if (present.has_ended() || OwnedBy(present, actor)) return {};
+  DW_ASSIGN(const auto mine, ground.view.Get(keys::Session(actor.session_id)));
+  DW_ASSIGN(const auto holder, ground.view.Get(keys::Session(present.session_id())));
+  if (!mine || !holder || holder->created <= mine->created) return {};
+  return {Code::kConflict, wanted.endpoint.url() + " at " + wanted.address.text() +
+                               " is registered by a newer session of the same identity"};
+}
+
 Op GuardedOp(const Actor& actor) {
   Op op;
   if (!actor.session_id.empty()) {
@@ -157,6 +169,7 @@ Result<Plan> PlanRegister(const Ground& ground, const Actor& actor,
         plan.already = ground.At(record->modified);
         return plan;
       }
+      DW_RETURN_IF_ERROR(CheckNotOlder(ground, actor, present, wanted));
       mine = OwnedBy(present, actor) && !present.has_ended();
       if (OwnedBy(present, actor)) Remember(present, &registration);
     }

@@ -246,8 +246,11 @@ void Stager::Decide(const Rows& rows, std::vector<Claim*>& claims) {
       const bool anew = claim->before && claim->before->session_id() != id;
       const auto orphan = anew ? std::nullopt : claim->orphan;
       claim->is = StandingOf(*claim->after, known ? session->second.after : SessionFacts{}, orphan);
-      claim->candidate = claim->is == Standing::kNone && !claim->after->has_ended() &&
-                         Live(claim->was) && known && session->second.ended &&
+      // It was there: before the batch, or since an op of the batch.
+      const bool lived =
+          Live(claim->was) || (claim->in_batch && known && session->second.before.live);
+      claim->candidate = claim->is == Standing::kNone && !claim->after->has_ended() && lived &&
+                         known && session->second.ended &&
                          session->second.ended->reason() == pb::REASON_EXPIRED;
     }
     if (Live(claim->was)) --live, live_below -= IsSubtree(*claim->before);

@@ -77,6 +77,21 @@ TEST_F(DirectoryTest, ACallIsAllOrNothing) {
   EXPECT_EQ(StatusOf("//d/a"), AnswerStatus::kFound);
 }
 
+TEST_F(DirectoryTest, WhatAFormerProcessSentLateDoesNotTakeTheEndpointFromTheNewOne) {
+  TestTether former(*directory_), present(*directory_);
+  former.Hello();
+  former.Register(1, "//d/a", kOne);
+  present.Hello();
+  EXPECT_FALSE(present.Register(1, "//d/a", kOne).done().has_refusal());
+  const auto late = former.Register(2, "//d/a", kOne);
+  EXPECT_EQ(late.done().refusal().code(), pb::CONFLICT);
+  EXPECT_EQ(late.done().refusal().message(),
+            std::string(kOne) + " at //d/a is registered by a newer session of the same identity");
+  EXPECT_FALSE(former.Register(3, "//d/b", kOne).done().has_refusal());
+  EXPECT_FALSE(present.Withdraw(2, "//d/a", kOne).done().has_refusal());
+  EXPECT_FALSE(former.Register(4, "//d/a", kOne).done().has_refusal()) << "nobody holds it";
+}
+
 TEST_F(DirectoryTest, FiftyRegistrationsAreOneRevisionAndFiftyOneAreRefused) {
   TestTether process(*directory_);
   process.Hello();

@@ -119,6 +119,12 @@ TEST_F(ViewTest, ASessionsEndTakesItsRowsWhateverItsIdIs) {
   }
 }
 
+TEST_F(ViewTest, TheLastEndpointStaysSuspectThoughItCameAndExpiredInOneRevision) {
+  driver_->Open("s").Commit();
+  driver_->Register("//d/a", "1", {.session = "s"}).End("s", pb::REASON_EXPIRED).Commit();
+  EXPECT_EQ(Answer(*view_, "//d/a"), "NO_ENDPOINT //d/a total=1: amqp://h:1/suspect");
+}
+
 TEST_F(ViewTest, TheLastEndpointThatExpiresStaysSuspectUntilANewOneIsUp) {
   driver_->Open("s").Open("t").Commit();
   driver_->Register("//d/a", "1", {.session = "s"}).Commit();
