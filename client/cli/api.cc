@@ -162,6 +162,18 @@ Result<pb::WithdrawResponse> Api::Withdraw(const pb::WithdrawRequest& request) {
   });
 }
 
+Result<pb::SetPolicyResponse> Api::SetPolicy(const pb::SetPolicyRequest& request) {
+  return impl_->Invoke<pb::SetPolicyResponse>([&](auto& stub, auto&, auto* context, auto* out) {
+    return stub.SetPolicy(context, request, out);
+  });
+}
+
+Result<pb::GetPolicyResponse> Api::GetPolicy(const pb::GetPolicyRequest& request) {
+  return impl_->Invoke<pb::GetPolicyResponse>([&](auto& stub, auto&, auto* context, auto* out) {
+    return stub.GetPolicy(context, request, out);
+  });
+}
+
 Result<pb::ListResponse> Api::List(const pb::ListRequest& request) {
   const auto call = [&](auto& stub, auto&, auto* context, auto* out) {
     return stub.List(context, request, out);

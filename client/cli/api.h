@@ -31,6 +31,8 @@ class Api {
   Result<pb::WithdrawResponse> Withdraw(const pb::WithdrawRequest& request);
   /// One page; the pages of a list come from the server that gave the first.
   Result<pb::ListResponse> List(const pb::ListRequest& request);
+  Result<pb::SetPolicyResponse> SetPolicy(const pb::SetPolicyRequest& request);
+  Result<pb::GetPolicyResponse> GetPolicy(const pb::GetPolicyRequest& request);
   Result<pb::ExplainResponse> Explain(const pb::ExplainRequest& request);
   Result<pb::StatusResponse> GetStatus();
 

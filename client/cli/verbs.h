@@ -29,6 +29,7 @@ Result<int> Withdraw(Session& session);
 Result<int> Explain(Session& session);
 Result<int> ShowStatus(Session& session);
 Result<int> ShowVersion(Session& session);
+Result<int> SetOrShowPolicy(Session& session);
 Result<int> Send(Session& session);
 Result<int> Receive(Session& session);
 Result<int> Request(Session& session);

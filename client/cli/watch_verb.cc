@@ -96,6 +96,7 @@ class Follower {
   }
 
   bool Print(const pb::Event& event, const pb::Revision& at) {
+    if (event.kind() == pb::Event::KIND_POLICY) return PrintPolicy(event, at);
     const Revision revision = FromWire(at);
     const bool gone = event.kind() == pb::Event::KIND_GONE;
     const auto endpoint = FromWire(event.endpoint());
@@ -120,6 +121,27 @@ class Follower {
     if (event.reason() != pb::REASON_NONE) text += " " + ReasonName(event.reason());
     if (session_.arguments.format == Format::kWide)
       text += " instance " + event.instance() + " by " + Printable(event.by());
+    return session_.console.Print(text + "\n");
+  }
+
+  bool PrintPolicy(const pb::Event& event, const pb::Revision& at) {
+    const Revision revision = FromWire(at);
+    const std::string policy(PolicyName(static_cast<Policy>(event.policy())));
+    const Format format = session_.arguments.format;
+    if (json())
+      return session_.console.Print(
+          Line(Json{{"revision", ToJson(revision)},
+                    {"event", "policy"},
+                    {"address", event.address()},
+                    {"policy", event.has_policy() ? Json(policy) : Json(nullptr)},
+                    {"by", event.by()},
+                    {"at_wall_ms", event.at_wall_ms()}}) +
+          "\n");
+    if (format == Format::kShort) return true;  // it has no endpoint
+    if (format == Format::kName) return session_.console.Print(event.address() + "\n");
+    std::string text = revision.ToString() + " = " + event.address() +
+                       (event.has_policy() ? " policy " + policy : " policy unset");
+    if (format == Format::kWide) text += " by " + Printable(event.by());
     return session_.console.Print(text + "\n");
   }
 

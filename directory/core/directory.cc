@@ -3,6 +3,7 @@
 #include "core/explain.h"
 #include "core/ground.h"
 #include "core/list.h"
+#include "core/policy.h"
 #include "core/resolve.h"
 #include "core/static_records.h"
 #include "core/sweeper.h"
@@ -62,6 +63,13 @@ class Core final : public Directory {
   void Withdraw(const pb::WithdrawRequest& request, const Peer& peer,
                 std::function<void(Result<pb::WithdrawResponse>)> done) override {
     records_->Withdraw(request, peer, std::move(done));
+  }
+  void SetPolicy(const pb::SetPolicyRequest& request, const Peer& peer,
+                 std::function<void(Result<pb::SetPolicyResponse>)> done) override {
+    records_->SetPolicy(request, peer, std::move(done));
+  }
+  Result<pb::GetPolicyResponse> GetPolicy(const pb::GetPolicyRequest& request) override {
+    return directory::GetPolicy(*ground_, request);
   }
   Result<pb::ListResponse> List(const pb::ListRequest& request) override {
     return list_.List(request);

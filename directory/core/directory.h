@@ -83,6 +83,9 @@ class Directory {
                         std::function<void(Result<pb::RegisterResponse>)> done) = 0;
   virtual void Withdraw(const pb::WithdrawRequest& request, const Peer& peer,
                         std::function<void(Result<pb::WithdrawResponse>)> done) = 0;
+  virtual void SetPolicy(const pb::SetPolicyRequest& request, const Peer& peer,
+                         std::function<void(Result<pb::SetPolicyResponse>)> done) = 0;
+  virtual Result<pb::GetPolicyResponse> GetPolicy(const pb::GetPolicyRequest& request) = 0;
   virtual Result<pb::ListResponse> List(const pb::ListRequest& request) = 0;
   virtual Result<pb::ExplainResponse> Explain(const pb::ExplainRequest& request) = 0;
   virtual pb::StatusResponse GetStatus() = 0;

@@ -1,6 +1,7 @@
 #include "core/explain.h"
 
 #include "core/answers.h"
+#include "core/policy.h"
 #include "datawire/wire.h"
 
 namespace datawire::directory {
@@ -119,6 +120,12 @@ Status AddCandidates(const Scene& scene, const Address& at, pb::ExplainResponse*
   return {};
 }
 
+Result<pb::GetPolicyResponse> PolicyOf(const Ground& ground, const Address& address) {
+  pb::GetPolicyRequest request;
+  request.set_address(address.text());
+  return GetPolicy(ground, request);
+}
+
 }  // namespace
 
 Result<pb::ExplainResponse> Explain(const Ground& ground, const Tethers& tethers,
@@ -138,7 +145,13 @@ Result<pb::ExplainResponse> Explain(const Ground& ground, const Tethers& tethers
   for (size_t depth = asked.depth() + 1; depth-- > 0;)
     DW_RETURN_IF_ERROR(AddCandidates(scene, asked.Ancestor(depth), &out));
   const auto& matched = scene.matched;
+  DW_ASSIGN(const pb::GetPolicyResponse policy, PolicyOf(ground, asked));
+  if (policy.has_own())
+    out.add_steps("policy " + std::string(PolicyName(static_cast<Policy>(policy.own()))) +
+                  ", set for " + asked.text() + " by " + Shown(policy.by()));
   out.add_steps(!matched ? "nothing matches, not even a subtree of an ancestor"
+                : *matched == asked && !matches.front().row->registered
+                    ? "nothing matches but the policy of the address itself"
                 : *matched == asked
                     ? "matched at the address itself"
                     : "matched by the nearest ancestor with a subtree, " + matched->text());

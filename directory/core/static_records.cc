@@ -1,5 +1,6 @@
 #include "core/static_records.h"
 
+#include "core/policy.h"
 #include "datawire/wire.h"
 
 namespace datawire::directory {
@@ -59,6 +60,26 @@ void StaticRecords::Withdraw(const pb::WithdrawRequest& request, const Peer& pee
     pb::WithdrawResponse response;
     ToWire(result->at, response.mutable_revision());
     response.set_withdrawn(result->removed);
+    done(std::move(response));
+  });
+}
+
+void StaticRecords::SetPolicy(const pb::SetPolicyRequest& request, const Peer& peer,
+                              std::function<void(Result<pb::SetPolicyResponse>)> done) {
+  auto actor = ActorOf(request.op_id(), peer);
+  auto checked = Check(request);
+  if (!actor.ok() || !checked.ok()) {
+    ++ground_->counts.refused;
+    return done(actor.ok() ? checked.status() : actor.status());
+  }
+  auto ground = ground_;
+  auto planner = [ground, who = std::move(*actor), wanted = std::move(*checked)] {
+    return PlanPolicy(*ground, who, wanted);
+  };
+  Propose(std::move(planner), 0, [done = std::move(done)](Result<Done> result) {
+    if (!result.ok()) return done(result.status());
+    pb::SetPolicyResponse response;
+    ToWire(result->at, response.mutable_revision());
     done(std::move(response));
   });
 }

@@ -8,8 +8,8 @@
 
 namespace datawire::directory {
 
-/// Register and Withdraw of static records. A retry with the same op id gets the first result,
-/// which is read back from the records. Thread-safe.
+/// Register and Withdraw of static records, and policies. A retry with the same op id gets the
+/// first result, which is read back from the records. Thread-safe.
 class StaticRecords : public std::enable_shared_from_this<StaticRecords> {
  public:
   explicit StaticRecords(std::shared_ptr<Ground> ground) : ground_(std::move(ground)) {}
@@ -18,6 +18,8 @@ class StaticRecords : public std::enable_shared_from_this<StaticRecords> {
                 std::function<void(Result<pb::RegisterResponse>)> done);
   void Withdraw(const pb::WithdrawRequest& request, const Peer& peer,
                 std::function<void(Result<pb::WithdrawResponse>)> done);
+  void SetPolicy(const pb::SetPolicyRequest& request, const Peer& peer,
+                 std::function<void(Result<pb::SetPolicyResponse>)> done);
 
  private:
   struct Done {

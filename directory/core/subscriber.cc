@@ -302,7 +302,8 @@ SubscriberState::Packed SubscriberState::Pack(const std::vector<Due>& due) {
   for (; out.taken < due.size(); ++out.taken) {
     const Due& one = due[out.taken];
     const Match& match = matches[out.taken];
-    const bool gone = !one.asked && match.matched != one.address;
+    // A policy alone is no registration.
+    const bool gone = !one.asked && (match.matched != one.address || !match.row->registered);
     if (gone && !one.hash) {  // it came and went, and the client never knew
       out.gone.push_back(one.key);
       continue;

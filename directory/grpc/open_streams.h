@@ -21,10 +21,13 @@ enum class Verb {
   kList,
   kWatch,
   kExplain,
-  kStatus
+  kStatus,
+  kSetPolicy,
+  kGetPolicy
 };
-inline constexpr std::array<std::string_view, 9> kVerbNames = {
-    "resolve", "subscribe", "tether", "register", "withdraw", "list", "watch", "explain", "status"};
+inline constexpr std::array<std::string_view, 11> kVerbNames = {
+    "resolve", "subscribe", "tether", "register",   "withdraw",  "list",
+    "watch",   "explain",   "status", "set_policy", "get_policy"};
 
 /// Finished calls and streams by verb and code. Thread-safe.
 class CallCounts {

@@ -60,10 +60,13 @@ grpc::ServerUnaryReactor* Unary(Shared& shared, Verb verb, CallbackServerContext
 }
 
 template <typename Base>
+using RawPolicies = pb::Directory::WithRawCallbackMethod_SetPolicy<
+    pb::Directory::WithRawCallbackMethod_GetPolicy<Base>>;
+template <typename Base>
 using RawUnaries =
     pb::Directory::WithRawCallbackMethod_Resolve<pb::Directory::WithRawCallbackMethod_Register<
         pb::Directory::WithRawCallbackMethod_Withdraw<pb::Directory::WithRawCallbackMethod_List<
-            pb::Directory::WithRawCallbackMethod_Explain<Base>>>>>;
+            pb::Directory::WithRawCallbackMethod_Explain<RawPolicies<Base>>>>>>;
 template <typename Base>
 using RawStreams =
     pb::Directory::WithRawCallbackMethod_Tether<pb::Directory::WithRawCallbackMethod_Subscribe<
@@ -97,6 +100,24 @@ class DirectoryService final : public RawUnaries<RawStreams<pb::Directory::Servi
         shared_, Verb::kWithdraw, context, request, response,
         [this, context](const pb::WithdrawRequest& parsed, auto done) {
           shared_.directory.Withdraw(parsed, PeerOf(*context), std::move(done));
+        });
+  }
+
+  grpc::ServerUnaryReactor* SetPolicy(CallbackServerContext* context, const ByteBuffer* request,
+                                      ByteBuffer* response) override {
+    return Unary<pb::SetPolicyResponse, pb::SetPolicyRequest>(
+        shared_, Verb::kSetPolicy, context, request, response,
+        [this, context](const pb::SetPolicyRequest& parsed, auto done) {
+          shared_.directory.SetPolicy(parsed, PeerOf(*context), std::move(done));
+        });
+  }
+
+  grpc::ServerUnaryReactor* GetPolicy(CallbackServerContext* context, const ByteBuffer* request,
+                                      ByteBuffer* response) override {
+    return Unary<pb::GetPolicyResponse, pb::GetPolicyRequest>(
+        shared_, Verb::kGetPolicy, context, request, response,
+        [this](const pb::GetPolicyRequest& parsed, const auto& done) {
+          done(shared_.directory.GetPolicy(parsed));
         });
   }
 

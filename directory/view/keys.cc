@@ -31,6 +31,10 @@ std::string SessionEnded(const std::string& id) {
   return "t/" + id;
 }
 
+std::string Policy(const Address& address) {
+  return "p/" + address.Key();
+}
+
 Result<std::pair<Address, std::string>> ParseRegistration(const std::string& key) {
   const size_t end = key.find('\1');
   if (!key.starts_with("d/") || end == std::string::npos)

@@ -18,6 +18,7 @@ std::string RegistrationsTo(const Address& address);
 std::string Session(const std::string& id);
 std::string SessionMark(const std::string& id);
 std::string SessionEnded(const std::string& id);
+std::string Policy(const Address& address);
 /// Address and instance of a `d/` key; kCorrupt otherwise.
 Result<std::pair<Address, std::string>> ParseRegistration(const std::string& key);
 /// The 16-byte instance of (identity, static or session, URL): record.proto.

@@ -127,6 +127,26 @@ pb::Event EventOf(pb::Event::Kind kind, const Address& address, const std::strin
   return out;
 }
 
+std::optional<Policy> PolicyOf(const record::AddressPolicy& policy) {
+  if (policy.has_ended()) return std::nullopt;
+  return static_cast<Policy>(policy.policy());
+}
+
+pb::Event EventOf(const Address& address, const record::AddressPolicy& policy) {
+  pb::Event out;
+  out.set_kind(pb::Event::KIND_POLICY);
+  out.set_address(address.text());
+  if (policy.has_ended()) {
+    out.set_by(policy.ended().by());
+    out.set_at_wall_ms(policy.ended().at_wall_ms());
+    return out;
+  }
+  out.set_policy(policy.policy());
+  out.set_by(policy.identity().empty() ? policy.peer() : policy.identity());
+  out.set_at_wall_ms(policy.at_wall_ms());
+  return out;
+}
+
 Status EachRegistration(const Reading& reading, const std::string& from, const std::string& to,
                         const std::function<bool(Registered&)>& each) {
   absl::flat_hash_map<std::string, SessionFacts> sessions;

@@ -66,6 +66,11 @@ RowEntry EntryOf(const record::Registration& registration, const std::string& in
 pb::Event EventOf(pb::Event::Kind kind, const Address& address, const std::string& instance,
                   const record::Registration& registration, EndpointState state, uint64_t created);
 
+/// A set policy, or (a tombstone) that it was unset.
+pb::Event EventOf(const Address& address, const record::AddressPolicy& policy);
+/// The policy in the record; nothing: a tombstone.
+std::optional<Policy> PolicyOf(const record::AddressPolicy& policy);
+
 /// A registration as a reader of one point sees it.
 struct Registered {
   std::string key, instance;

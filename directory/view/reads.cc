@@ -47,7 +47,7 @@ class Held final : public View::Snapshot {
     std::string last;
     next->clear();
     size_t found = 0;
-    return EachRegistration(point_->reading(), from, to, [&](Registered& r) {
+    DW_RETURN_IF_ERROR(EachRegistration(point_->reading(), from, to, [&](Registered& r) {
       if (found == most) {
         *next = last;
         return false;
@@ -59,10 +59,42 @@ class Held final : public View::Snapshot {
                                 StateOf(r.standing), r.created)
                             .SerializeAsString());
       return true;
-    });
+    }));
+    if (!next->empty()) return {};
+    return Policies(prefix, std::max(after, last), most - found, events, next);
   }
 
  private:
+  // Those after `after`, or after the last registration, whose key sorts before any policy's.
+  Status Policies(const std::optional<Address>& prefix, const std::string& after, size_t most,
+                  std::vector<std::string>* events, std::string* next) const {
+    std::string from = "p/", to = "p0", last = after;
+    if (prefix) {
+      from = keys::Policy(*prefix);
+      to = from + '\1';
+    }
+    if (!after.empty()) from = std::max(from, after + '\0');
+    const rocksdb::Slice upper(to);
+    const Reading reading = point_->reading();
+    auto it = reading.Range(from, &upper);
+    for (size_t found = 0; it->Valid(); it->Next()) {
+      DW_ASSIGN(const Record stored,
+                DecodeRecord(it->key().ToString(), it->value().ToStringView()));
+      DW_ASSIGN(const Address address, Address::FromKey(std::string_view(stored.key).substr(2)));
+      record::AddressPolicy policy;
+      if (!policy.ParseFromString(stored.value)) return CorruptValue(stored.key);
+      if (found == most) {
+        *next = last;
+        return {};
+      }
+      last = stored.key;
+      if (policy.has_ended()) continue;
+      ++found;
+      events->push_back(EventOf(address, policy).SerializeAsString());
+    }
+    return FromRocks(it->status(), "reading policies");
+  }
+
   const std::shared_ptr<const PublishedPoint> point_;
 };
 

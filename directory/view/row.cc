@@ -17,9 +17,10 @@ namespace pb = ::datawire::directory::v1;
 constexpr uint8_t kRowVersion = 1;
 constexpr uint8_t kShadowed = 1;
 constexpr size_t kMostEntries = limits::kAnswerEndpoints;
-// Tag and length of each endpoint, and the scalar fields, leave this much.
-constexpr size_t kMostBytes = limits::kAnswerBytes - 64 - 4 * kMostEntries;
+// Tag and length of each endpoint, and the scalar fields (twice: WithOwnPolicy), leave this much.
+constexpr size_t kMostBytes = limits::kAnswerBytes - 128 - 4 * kMostEntries;
 constexpr char kUrlTag = 0x0a;        // Endpoint.url = 1
+constexpr char kPolicyTag = 0x10;     // Row.policy = 2
 constexpr char kEndpointsTag = 0x32;  // Row.endpoints = 6
 
 bool Before(const RowEntry& a, const RowEntry& b) {
@@ -45,6 +46,7 @@ void AppendVarint(size_t value, std::string* out) {
 // The head of a stored row, before its entries.
 struct Head {
   uint8_t version = 0, status = 0;
+  std::optional<Policy> policy;
   uint64_t hash = 0;
   Revision modified;
   uint32_t total = 0, live = 0, up = 0;
@@ -55,7 +57,9 @@ struct Head {
 Head ReadHead(Reader* in) {
   Head head;
   head.version = in->U8();
-  head.status = in->U8();
+  const uint8_t both = in->U8();
+  head.status = both & 15;
+  if (both >> 4 != 0) head.policy = static_cast<Policy>((both >> 4) - 1);
   head.hash = in->U64();
   head.modified.epoch = in->U64();
   head.modified.number = in->U64();
@@ -89,6 +93,7 @@ Result<RowState> RowState::Decode(std::string_view stored) {
   out.live_ = head.live;
   out.up_ = head.up;
   out.hash_ = head.hash;
+  out.policy_ = head.policy;
   out.modified_ = head.modified;
   out.entries_.resize(head.entries);
   std::vector<std::pair<RowEntry*, size_t>> shadowed;
@@ -192,6 +197,11 @@ std::string RowState::Encode(uint64_t basis, Revision at) {
   row.set_total(total_);
   std::string counted(1, static_cast<char>(row.status()));
   AppendU32(total_, &counted);
+  const uint8_t policy = policy_ ? static_cast<uint8_t>(*policy_) + 1 : 0;
+  if (policy_) {
+    row.set_policy(static_cast<pb::Policy>(*policy_));
+    counted.push_back(static_cast<char>(policy));
+  }
   const uint64_t hash = StableHash(listed, StableHash(counted, basis));
   if (hash != hash_) modified_ = at;
   hash_ = hash;
@@ -203,7 +213,7 @@ std::string RowState::Encode(uint64_t basis, Revision at) {
   std::string out;
   out.reserve(64 + table.size() + shadow.size() + scalars.size() + listed.size());
   out.push_back(static_cast<char>(kRowVersion));
-  out.push_back(static_cast<char>(row.status()));
+  out.push_back(static_cast<char>(row.status() | policy << 4));
   AppendU64(hash, &out);
   AppendU64(modified_.epoch, &out);
   AppendU64(modified_.number, &out);
@@ -225,7 +235,29 @@ std::shared_ptr<const Row> RowFromStored(std::string_view stored) {
   row->bytes = std::string(in.rest());
   row->status = static_cast<AnswerStatus>(head.status);
   row->hash = head.hash;
+  row->modified = head.modified;
+  row->registered = head.total > 0;
   return row;
+}
+
+// Of fields that come twice the later counts (protobuf's rule), so the endpoints are copied as they
+// are.
+std::shared_ptr<const Row> WithOwnPolicy(const Row& row, const Row& own) {
+  pb::Row policy;
+  policy.ParseFromString(own.bytes);
+  auto out = std::make_shared<Row>(row);
+  std::string basis;
+  AppendU64(own.hash, &basis);
+  out->hash = StableHash(basis, row.hash);
+  out->modified = std::max(row.modified, own.modified);
+  pb::Row over;
+  over.mutable_modified()->set_epoch(out->modified.epoch);
+  over.mutable_modified()->set_number(out->modified.number);
+  over.set_hash(out->hash);
+  out->bytes += over.SerializeAsString();
+  out->bytes.push_back(kPolicyTag);  // written for 0, too: it overrides
+  AppendVarint(policy.policy(), &out->bytes);
+  return out;
 }
 
 std::shared_ptr<const Row> NotFoundRow() {

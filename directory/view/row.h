@@ -37,7 +37,11 @@ class RowState {
   void Insert(RowEntry entry, bool live);
   void Remove(const std::string& instance, EndpointState state, bool live);
 
-  bool empty() const { return total_ == 0; }
+  /// The address's own; it makes a row without registrations.
+  const std::optional<Policy>& policy() const { return policy_; }
+  void set_policy(std::optional<Policy> policy) { policy_ = policy; }
+
+  bool empty() const { return total_ == 0 && !policy_; }
   uint32_t total() const { return total_; }
   uint32_t live() const { return live_; }
   uint32_t up() const { return up_; }
@@ -62,11 +66,14 @@ class RowState {
   std::optional<RowEntry> cut_;  // while refilling: the first entry left out
   uint32_t total_ = 0, live_ = 0, up_ = 0;
   uint64_t hash_ = 0;
+  std::optional<Policy> policy_;
   Revision modified_;
 };
 
 /// What readers get of a stored row; null when it cannot be read.
 std::shared_ptr<const Row> RowFromStored(std::string_view stored);
+/// `row` as the answer for an address whose own row, `own`, has a policy and no registration.
+std::shared_ptr<const Row> WithOwnPolicy(const Row& row, const Row& own);
 /// The row of NOT_FOUND.
 std::shared_ptr<const Row> NotFoundRow();
 /// Hash basis of an address: `kind` is 'r' or 'u'.

@@ -45,6 +45,8 @@ Status Stager::Run() {
       of_address.push_back(&claim->second);
     DW_RETURN_IF_ERROR(StageAddress(address, std::move(of_address)));
   }
+  for (auto& [key, policy] : policies_)
+    if (!policy.staged) DW_RETURN_IF_ERROR(StageAddress(policy.address, {}));
   DW_RETURN_IF_ERROR(StageDomains());
   DW_RETURN_IF_ERROR(StageEndedSessions());
   if (history_.events_size() > 0) {
@@ -68,6 +70,10 @@ Status Stager::LoadBatch() {
   for (const Record& put : batch_.puts)
     if (put.key.starts_with("s/") || put.key.starts_with("q/") || put.key.starts_with("t/"))
       DW_RETURN_IF_ERROR(LoadSessionChange(put.key, &put));
+  for (const std::string& key : batch_.erased)
+    if (key.starts_with("p/")) DW_RETURN_IF_ERROR(LoadPolicy(key, nullptr));
+  for (const Record& put : batch_.puts)
+    if (put.key.starts_with("p/")) DW_RETURN_IF_ERROR(LoadPolicy(put.key, &put));
   for (const std::string& key : batch_.erased) {
     if (!key.starts_with("d/")) continue;
     DW_ASSIGN(Claim * claim, LoadClaim(key));
@@ -89,6 +95,22 @@ Status Stager::LoadBatch() {
   for (const auto& [id, session] : sessions_)
     if (session.touched) touched.push_back(id);
   for (const std::string& id : touched) DW_RETURN_IF_ERROR(LoadSessionClaims(id));
+  return {};
+}
+
+Status Stager::LoadPolicy(const std::string& key, const Record* put) {
+  DW_ASSIGN(Address address, Address::FromKey(std::string_view(key).substr(2)));
+  PolicyChange change{std::move(address), {}, {}};
+  DW_ASSIGN(const std::optional<Record> stored, reading_.GetRecord(key));
+  if (stored) {
+    change.modified_before = stored->modified;
+    if (!change.before.emplace().ParseFromString(stored->value)) return CorruptValue(key);
+  }
+  if (put) {
+    change.modified = put->modified;
+    if (!change.after.emplace().ParseFromString(put->value)) return CorruptValue(key);
+  }
+  policies_.emplace(key.substr(2), std::move(change));
   return {};
 }
 
@@ -210,10 +232,12 @@ Status Stager::StageAddress(const Address& address, std::vector<Claim*> claims) 
     DW_ASSIGN(rows.row, RowState::Decode(*stored));
   }
   if (rows.row.total() > rows.row.live()) DW_RETURN_IF_ERROR(LoadKept(address, &claims));
-  const bool below = std::any_of(claims.begin(), claims.end(), [](const Claim* claim) {
-    return (claim->before && IsSubtree(*claim->before)) ||
-           (claim->after && IsSubtree(*claim->after));
-  });
+  const auto policy = policies_.find(address.Key());
+  const bool below = policy != policies_.end() ||
+                     std::any_of(claims.begin(), claims.end(), [](const Claim* claim) {
+                       return (claim->before && IsSubtree(*claim->before)) ||
+                              (claim->after && IsSubtree(*claim->after));
+                     });
   if (below) {
     DW_ASSIGN(stored, before_.Get(keys::SubtreeRow(address)));
     rows.had_subtree = stored.has_value();
@@ -223,6 +247,8 @@ Status Stager::StageAddress(const Address& address, std::vector<Claim*> claims) 
   }
   std::sort(claims.begin(), claims.end(),
             [](const Claim* a, const Claim* b) { return a->key < b->key; });
+  if (policy != policies_.end()) StagePolicy(policy->second, rows);
+  rows.subtree.set_policy(rows.row.policy());
   Decide(rows, claims);
   for (Claim* claim : claims) WriteDerived(*claim);
   DW_RETURN_IF_ERROR(PatchRows(address, rows, claims));
@@ -270,6 +296,21 @@ void Stager::Decide(const Rows& rows, std::vector<Claim*>& claims) {
       claim->superseded = true;
     }
   }
+}
+
+void Stager::StagePolicy(PolicyChange& change, Rows& rows) {
+  const auto policy_of = [](const std::optional<record::AddressPolicy>& policy) {
+    return policy ? PolicyOf(*policy) : std::nullopt;
+  };
+  const std::string key = keys::Policy(change.address);
+  change.staged = true;
+  if (change.before && change.before->has_ended())
+    Erase(keys::Sweep(keys::Queue::kTombstones, change.modified_before, key));
+  if (change.after && change.after->has_ended())
+    Enqueue(keys::Queue::kTombstones, change.modified, key, change.modified);
+  rows.row.set_policy(policy_of(change.after));
+  if (policy_of(change.before) != policy_of(change.after) && change.after)
+    *history_.add_events() = EventOf(change.address, *change.after);
 }
 
 void Stager::WriteDerived(Claim& claim) {
@@ -348,15 +389,16 @@ Status Stager::Refill(const Address& address, RowState& row, bool subtree) {
 }
 
 void Stager::WriteRow(char kind, const Address& address, RowState& row, bool had) {
-  if (!had && row.empty()) return;
   const bool below = kind == 'u';
+  const bool empty = below ? row.total() == 0 : row.empty();  // a policy alone is for the address
+  if (!had && empty) return;
   std::string key = below ? keys::SubtreeRow(address) : keys::Row(address);
-  const int change = int{!row.empty()} - int{had};
+  const int change = int{!empty} - int{had};
   DomainChange& domain = domains_[std::string(address.domain())];
   if (below && change != 0) domain.subtrees[static_cast<uint8_t>(address.depth())] += change;
   if (!below && change != 0) domain.rows += change, staged_.applied.addresses += change;
   const uint64_t hash = row.hash();
-  if (row.empty()) {
+  if (empty) {
     Erase(std::move(key));
   } else {
     Put(std::move(key), row.Encode(RowBasis(kind, address), batch_.at));

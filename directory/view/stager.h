@@ -52,6 +52,13 @@ class Stager {
     bool superseded = false, candidate = false;
     Standing was = Standing::kNone, is = Standing::kNone;
   };
+  // An address's own policy.
+  struct PolicyChange {
+    Address address;
+    std::optional<record::AddressPolicy> before, after;
+    uint64_t modified_before = 0, modified = 0;
+    bool staged = false;
+  };
   struct Rows {
     RowState row, subtree;
     bool had_row = false, had_subtree = false;
@@ -63,6 +70,7 @@ class Stager {
   Result<Session*> LoadSession(const std::string& id);
   Result<Claim*> LoadClaim(const std::string& key);
   Status LoadSessionClaims(const std::string& id);
+  Status LoadPolicy(const std::string& key, const Record* put);
   Status LoadKept(const Address& address, std::vector<Claim*>* claims);
   // Deciding and writing.
   void WriteRecords();
@@ -71,6 +79,7 @@ class Stager {
   void WriteDerived(Claim& claim);
   void MoveOrphan(Claim& claim);
   void MoveTombstone(Claim& claim);
+  void StagePolicy(PolicyChange& change, Rows& rows);
   Status PatchRows(const Address& address, Rows& rows, const std::vector<Claim*>& claims);
   Status Refill(const Address& address, RowState& row, bool subtree);
   void WriteRow(char kind, const Address& address, RowState& row, bool had);
@@ -87,7 +96,8 @@ class Stager {
   const Batch& batch_;
   StagedRevision staged_;
   std::map<std::string, Session> sessions_;
-  std::map<std::string, Claim> claims_;  // by d/ key: address by address
+  std::map<std::string, Claim> claims_;           // by d/ key: address by address
+  std::map<std::string, PolicyChange> policies_;  // by address key
   struct DomainChange {
     int64_t rows = 0;
     std::map<uint8_t, int64_t> subtrees;

@@ -123,21 +123,25 @@ Status View::Impl::Match(const Address& address, Lookup& lookup, directory::Matc
     out->row = std::move(row);
     return Status::Ok();
   };
-  if (lookup.use_cache)
-    if (auto hit = cache->Find(address.text()); hit && hit->row)
-      return found(address, std::move(hit->row));
+  std::shared_ptr<const Row> own;  // a policy without registrations
+  if (lookup.use_cache) {
+    if (auto hit = cache->Find(address.text()); hit && hit->row) own = std::move(hit->row);
+    if (own && own->registered) return found(address, std::move(own));
+  }
   const std::string domain_name = "y" + std::string(address.domain());
   DW_ASSIGN(const Cached domain, Read(keys::Domain(address.domain()), domain_name, lookup));
-  if (domain.domain_exists) {
+  if (domain.domain_exists && !own) {
     DW_ASSIGN(Cached exact, Read(keys::Row(address), address.text(), lookup));
-    if (exact.row) return found(address, std::move(exact.row));
+    own = std::move(exact.row);
+    if (own && own->registered) return found(address, std::move(own));
   }
   for (size_t depth = address.depth(); depth-- > 0;) {
     if ((domain.depths >> depth & 1) == 0) continue;
     const Address ancestor = address.Ancestor(depth);
     DW_ASSIGN(Cached row, Read(keys::SubtreeRow(ancestor), "u" + ancestor.text(), lookup));
-    if (row.row) return found(ancestor, std::move(row.row));
+    if (row.row) return found(ancestor, own ? WithOwnPolicy(*row.row, *own) : std::move(row.row));
   }
+  if (own) return found(address, std::move(own));
   out->matched.reset();
   out->row = NotFoundRow();
   out->hash = out->row->hash;
@@ -150,7 +154,7 @@ Result<Revision> View::Resolve(std::span<const Address> addresses,
   out->resize(addresses.size());
   if (addresses.size() == 1) {
     const Revision at = Applied();
-    if (auto hit = impl.cache->Find(addresses[0].text()); hit && hit->row) {
+    if (auto hit = impl.cache->Find(addresses[0].text()); hit && hit->row && hit->row->registered) {
       (*out)[0] = {addresses[0], std::move(hit->row), 0};
       (*out)[0].hash = (*out)[0].row->hash;
       return at;

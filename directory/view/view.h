@@ -25,9 +25,12 @@ struct Row {
   std::string bytes;
   AnswerStatus status = AnswerStatus::kNotFound;
   uint64_t hash = 0;
+  Revision modified;
+  bool registered = true;  ///< false: of an address that has a policy alone
 };
 
-/// What one address resolves to. `row` is never null: NOT_FOUND has a row of its own.
+/// What one address resolves to. `row` is never null: NOT_FOUND has a row of its own. A policy
+/// alone is no candidate: the nearest subtree answers, with that policy.
 struct Match {
   std::optional<Address> matched;
   std::shared_ptr<const Row> row;
@@ -121,7 +124,8 @@ class View final : public Applier {
     virtual Result<std::vector<Item>> Rows(const std::optional<Address>& prefix,
                                            const std::string& after, size_t most) const = 0;
     /// Live registrations of `prefix` and below as encoded datawire.directory.v1.Event (KIND_PUT),
-    /// beginning after registration key `after`; `next` is where to go on, empty at the end.
+    /// then the policies (KIND_POLICY), beginning after record key `after`; `next` is where to go
+    /// on, empty at the end.
     virtual Status Registrations(const std::optional<Address>& prefix, const std::string& after,
                                  size_t most, std::vector<std::string>* events,
                                  std::string* next) const = 0;

@@ -28,6 +28,7 @@ class Anew {
   explicit Anew(View& view) : view_(view), stored_(Dump(view)) {}
   std::vector<std::string> Run() {
     if (Status status = ReadRegistrations(); !status.ok()) return {status.ToString()};
+    if (Status status = ReadPolicies(); !status.ok()) return {status.ToString()};
     Rows('r', rows_);
     Rows('u', subtrees_);
     Prefix("x/", index_);
@@ -62,6 +63,22 @@ class Anew {
       if (item.registration.endpoint().match() == pb::MATCH_SUBTREE) add('u', subtrees_);
       return true;
     });
+  }
+
+  Status ReadPolicies() {
+    Status bad;
+    DW_RETURN_IF_ERROR(view_.Scan("p/", "p0", [&](const Record& stored) {
+      record::AddressPolicy policy;
+      const auto address = Address::FromKey(std::string_view(stored.key).substr(2));
+      if (!address.ok() || !policy.ParseFromString(stored.value)) bad = CorruptValue(stored.key);
+      if (!bad.ok() || policy.has_ended()) return bad.ok();
+      rows_.try_emplace(keys::Row(*address), Place{*address, {}})
+          .first->second.row.set_policy(PolicyOf(policy));
+      const auto below = subtrees_.find(keys::SubtreeRow(*address));
+      if (below != subtrees_.end()) below->second.row.set_policy(PolicyOf(policy));
+      return true;
+    }));
+    return bad;
   }
 
   void Rows(char kind, std::map<std::string, Place>& rows) {

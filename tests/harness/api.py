@@ -138,6 +138,14 @@ class Api:
             request.withdrawals.add(address=address, url=url)
         return self._call("Directory/Withdraw", request, pb.WithdrawResponse)
 
+    def set_policy(self, address, policy=None, **fields):
+        """Without a policy: unset."""
+        request = pb.SetPolicyRequest(address=address, policy=policy, unset=policy is None, **fields)
+        return self._call("Directory/SetPolicy", request, pb.SetPolicyResponse)
+
+    def get_policy(self, address):
+        return self._call("Directory/GetPolicy", pb.GetPolicyRequest(address=address), pb.GetPolicyResponse)
+
     def list(self, **fields):
         return self._call("Directory/List", pb.ListRequest(**fields), pb.ListResponse)
 

@@ -253,6 +253,30 @@ TEST_F(SenderCoreTest, OrderedWaitsForTheOldestAndFailsOver) {
   EXPECT_EQ(Where(1), 3);
 }
 
+TEST_F(SenderCoreTest, APolicyThatChangesIsObeyedFromThenOn) {
+  Answer({At(2), At(1)});
+  Give(1);
+  for (const auto& [link, port] : std::map(links_)) Open(port, 1000);
+  Settle(1, Kind::kAccepted);
+  uint64_t id = 1;
+  const auto share = [&] {
+    std::map<int, int> out;
+    for (int i = 0; i < 100; ++i) {
+      Give(++id);
+      for (const auto& [link, port] : std::map(links_))
+        if (Where(id) == 0) Open(port, 1000);
+      ++out[Where(id)];
+      Settle(id, Kind::kAccepted);
+    }
+    return out;
+  };
+  EXPECT_EQ(share().size(), 2u);
+  Answer({At(2), At(1)}, AnswerStatus::kFound, Policy::kOrdered);
+  EXPECT_EQ(share(), (std::map<int, int>{{1, 100}}));
+  Answer({At(2), At(1)});
+  EXPECT_EQ(share().size(), 2u);
+}
+
 TEST_F(SenderCoreTest, AnIdleLinkThatWasCutReopensOnUse) {
   Answer({At(1)});
   Give(1);

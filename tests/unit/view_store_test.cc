@@ -392,6 +392,9 @@ TEST_F(ViewTest, TheExamplesOfTheFormatAreWhatIsStored) {
                  {.session = std::string(16, 's'), .url = "amqp://127.0.0.1:5672", .subtree = true})
       .Commit();
   driver_->End(std::string(16, 's'), pb::REASON_EXPIRED).Commit();
+  record::AddressPolicy policy;
+  policy.set_policy(pb::POLICY_ORDERED);
+  driver_->Put(keys::Policy(A("//demo/lower")), policy.SerializeAsString()).Commit();
   std::map<std::string, std::string> stored;
   const std::unique_ptr<rocksdb::Iterator> it(view_->db().NewIterator({}));
   for (it->SeekToFirst(); it->Valid(); it->Next())
