@@ -119,9 +119,14 @@ struct Api::Impl {
 
   template <typename Response, typename Call>
   Result<Response> Invoke(const Call& call) {
+    return Invoke<Response>(call, options.timeout);
+  }
+
+  template <typename Response, typename Call>
+  Result<Response> Invoke(const Call& call, milliseconds timeout) {
     const BootTime until = BootClock::now() + options.wait;
     for (;;) {
-      auto result = Round<Response>(options.timeout, call);
+      auto result = Round<Response>(timeout, call);
       if (result.ok() || !WorthAnotherServer(result.status())) return result;
       if (BootClock::now() + kAgain >= until) return result;
       std::unique_lock lock(mutex);
@@ -174,6 +179,14 @@ Result<pb::GetPolicyResponse> Api::GetPolicy(const pb::GetPolicyRequest& request
   });
 }
 
+Result<pb::DrainResponse> Api::Drain(const pb::DrainRequest& request, milliseconds timeout) {
+  return impl_->Invoke<pb::DrainResponse>(
+      [&](auto& stub, auto&, auto* context, auto* out) {
+        return stub.Drain(context, request, out);
+      },
+      timeout);
+}
+
 Result<pb::ListResponse> Api::List(const pb::ListRequest& request) {
   const auto call = [&](auto& stub, auto&, auto* context, auto* out) {
     return stub.List(context, request, out);
@@ -199,6 +212,24 @@ Result<pb::ExplainResponse> Api::Explain(const pb::ExplainRequest& request) {
 Result<pb::StatusResponse> Api::GetStatus() {
   return impl_->Invoke<pb::StatusResponse>([&](auto&, auto& admin, auto* context, auto* out) {
     return admin.Status(context, pb::StatusRequest(), out);
+  });
+}
+
+Result<pb::ListSessionsResponse> Api::ListSessions(const pb::ListSessionsRequest& request) {
+  return impl_->Invoke<pb::ListSessionsResponse>([&](auto&, auto& admin, auto* context, auto* out) {
+    return admin.ListSessions(context, request, out);
+  });
+}
+
+Result<pb::EndSessionResponse> Api::EndSession(const pb::EndSessionRequest& request) {
+  return impl_->Invoke<pb::EndSessionResponse>([&](auto&, auto& admin, auto* context, auto* out) {
+    return admin.EndSession(context, request, out);
+  });
+}
+
+Result<pb::ReleaseBrakeResponse> Api::ReleaseBrake() {
+  return impl_->Invoke<pb::ReleaseBrakeResponse>([&](auto&, auto& admin, auto* context, auto* out) {
+    return admin.ReleaseBrake(context, pb::ReleaseBrakeRequest(), out);
   });
 }
 

@@ -33,8 +33,14 @@ class Api {
   Result<pb::ListResponse> List(const pb::ListRequest& request);
   Result<pb::SetPolicyResponse> SetPolicy(const pb::SetPolicyRequest& request);
   Result<pb::GetPolicyResponse> GetPolicy(const pb::GetPolicyRequest& request);
+  /// `timeout` of its own: it may wait for acknowledgements.
+  Result<pb::DrainResponse> Drain(const pb::DrainRequest& request,
+                                  std::chrono::milliseconds timeout);
   Result<pb::ExplainResponse> Explain(const pb::ExplainRequest& request);
   Result<pb::StatusResponse> GetStatus();
+  Result<pb::ListSessionsResponse> ListSessions(const pb::ListSessionsRequest& request);
+  Result<pb::EndSessionResponse> EndSession(const pb::EndSessionRequest& request);
+  Result<pb::ReleaseBrakeResponse> ReleaseBrake();
 
   /// Runs one Watch stream until it breaks, is silent for 10 s, `take` returns false, or Cancel.
   /// kCancelled after the latter two. The servers take turns.

@@ -47,9 +47,14 @@ constexpr VerbText kTexts[] = {
      "dw register //demo/web amqp://127.0.0.1:5672 --weight 50", 2, 2},
     {"withdraw", "ADDRESS [ENDPOINT]", "Takes static registrations away; without ENDPOINT all",
      "dw withdraw //demo/web amqp://127.0.0.1:5672", 1, 2},
+    {"drain", "ADDRESS|SESSION", "No new links to what is registered there now; open ones live on",
+     "dw drain //demo/web --acknowledged", 1, 1},
     {"policy", "set|get|unset ADDRESS [POLICY]",
      "How clients pick among the endpoints of ADDRESS: balanced, ordered or consistent",
      "dw policy set //demo/web ordered", 2, 3},
+    {"session", "list|show ID|end ID|release-brake",
+     "The sessions of processes; end: its holder is told and opens a new one",
+     "dw session list -o wide", 1, 2},
     {"send", "ADDRESS|URL [MESSAGE...]", "Sends each MESSAGE, else each line of stdin",
      "dw send //demo/feed one 'and two'", 1, kAny},
     {"receive", "ADDRESS", "Listens, registers, prints one message a line",
@@ -156,6 +161,11 @@ void AddFlags(CLI::App& app, Typed& typed, Arguments& out) {
                        "At most once: may be lost, nobody confirms it");
   option(of("receive"), "--listen", out.listen, "HOST:PORT", "Default 127.0.0.1:0, any free port");
   option(of("receive"), "--count", typed.count, "NUMBER", "Ends after so many messages");
+
+  of("drain")->add_flag(
+      "--acknowledged", out.acknowledged,
+      "Returns when all subscribers know; exit 6 at --timeout, with who does not");
+  of("drain")->add_flag("--undo", out.undo, "They take new links again");
 
   CLI::App* verb = of("register");
   verb->add_flag("--static", out.is_static, "Writes a record that lives until withdrawn; returns");

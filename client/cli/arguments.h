@@ -36,6 +36,7 @@ struct Arguments {
   std::optional<Revision> min_revision, after;
   bool is_static = false, subtree = false, sessions = false, presettled = false;
   bool check_tcp = false;
+  bool acknowledged = false, undo = false;
   uint32_t priority = 0, weight = 0;
   std::string region, zone, listen;
   std::map<std::string, std::string> labels;

@@ -30,10 +30,14 @@ Result<int> Explain(Session& session);
 Result<int> ShowStatus(Session& session);
 Result<int> ShowVersion(Session& session);
 Result<int> SetOrShowPolicy(Session& session);
+Result<int> Drain(Session& session);
+Result<int> Sessions(Session& session);
 Result<int> Send(Session& session);
 Result<int> Receive(Session& session);
 Result<int> Request(Session& session);
 
+/// The bytes of a session id from its 32 hex digits.
+Result<std::string> ParseSessionId(const std::string& text);
 /// The newest answers, asked for until each is `enough` or --wait is over.
 Result<std::vector<Answer>> ResolveNow(Session& session, const std::vector<Address>& addresses,
                                        const std::function<bool(const Answer&)>& enough);

@@ -1,5 +1,6 @@
 #include "core/directory.h"
 
+#include "core/drain.h"
 #include "core/explain.h"
 #include "core/ground.h"
 #include "core/list.h"
@@ -25,10 +26,14 @@ class Core final : public Directory {
         hub_(std::make_shared<WatchHub>(ground_)),
         resolve_(std::make_shared<ResolveVerb>(ground_)),
         records_(std::make_shared<StaticRecords>(ground_)),
+        drain_(std::make_shared<DrainVerb>(ground_, records_, tethers_, hub_)),
         sweeper_(std::make_shared<Sweeper>(ground_)),
         list_(ground_),
         started_(now) {}
-  ~Core() override { resolve_->Stop(); }
+  ~Core() override {
+    resolve_->Stop();
+    drain_->Stop();
+  }
 
   void Listen() {
     // The engine goes on publishing after this object is gone.
@@ -48,6 +53,7 @@ class Core final : public Directory {
     tethers_->Tick(now, healthy);
     resolve_->Tick(now);
     hub_->Tick(now);
+    drain_->Tick(now);
     list_.Tick(now);
     sweeper_->Tick(now, tethers_->healthy_clock());
   }
@@ -71,6 +77,10 @@ class Core final : public Directory {
   Result<pb::GetPolicyResponse> GetPolicy(const pb::GetPolicyRequest& request) override {
     return directory::GetPolicy(*ground_, request);
   }
+  void Drain(const pb::DrainRequest& request, const Peer& peer,
+             std::function<void(Result<pb::DrainResponse>)> done) override {
+    drain_->Drain(request, peer, std::move(done));
+  }
   Result<pb::ListResponse> List(const pb::ListRequest& request) override {
     return list_.List(request);
   }
@@ -78,12 +88,20 @@ class Core final : public Directory {
     return directory::Explain(*ground_, *tethers_, request);
   }
   pb::StatusResponse GetStatus() override;
+  Result<pb::ListSessionsResponse> ListSessions(const pb::ListSessionsRequest& request) override {
+    return tethers_->ListSessions(request);
+  }
+  void EndSession(const pb::EndSessionRequest& request, const Peer& peer,
+                  std::function<void(Result<pb::EndSessionResponse>)> done) override {
+    tethers_->EndSession(request, peer, std::move(done));
+  }
+  Result<pb::ReleaseBrakeResponse> ReleaseBrake() override { return tethers_->ReleaseBrake(); }
 
   std::unique_ptr<Tether> OpenTether(const Peer& peer, Stream& stream) override {
     return tethers_->OpenTether(peer, stream);
   }
-  std::unique_ptr<Subscriber> OpenSubscriber(const Peer&, Stream& stream) override {
-    return hub_->OpenSubscriber(stream);
+  std::unique_ptr<Subscriber> OpenSubscriber(const Peer& peer, Stream& stream) override {
+    return hub_->OpenSubscriber(peer, stream);
   }
   Result<std::unique_ptr<Watcher>> OpenWatcher(const pb::WatchRequest& request,
                                                Stream& stream) override {
@@ -93,6 +111,7 @@ class Core final : public Directory {
   void Stop() override {
     tethers_->Stop();
     resolve_->Stop();
+    drain_->Stop();
   }
 
   Counters counters() const override {
@@ -119,6 +138,7 @@ class Core final : public Directory {
   const std::shared_ptr<WatchHub> hub_;
   const std::shared_ptr<ResolveVerb> resolve_;
   const std::shared_ptr<StaticRecords> records_;
+  const std::shared_ptr<DrainVerb> drain_;
   const std::shared_ptr<Sweeper> sweeper_;
   ListVerb list_;
   const BootTime started_;

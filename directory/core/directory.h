@@ -86,9 +86,16 @@ class Directory {
   virtual void SetPolicy(const pb::SetPolicyRequest& request, const Peer& peer,
                          std::function<void(Result<pb::SetPolicyResponse>)> done) = 0;
   virtual Result<pb::GetPolicyResponse> GetPolicy(const pb::GetPolicyRequest& request) = 0;
+  /// Draining endpoints get no new links. Waits for subscribers, if asked to.
+  virtual void Drain(const pb::DrainRequest& request, const Peer& peer,
+                     std::function<void(Result<pb::DrainResponse>)> done) = 0;
   virtual Result<pb::ListResponse> List(const pb::ListRequest& request) = 0;
   virtual Result<pb::ExplainResponse> Explain(const pb::ExplainRequest& request) = 0;
   virtual pb::StatusResponse GetStatus() = 0;
+  virtual Result<pb::ListSessionsResponse> ListSessions(const pb::ListSessionsRequest& request) = 0;
+  virtual void EndSession(const pb::EndSessionRequest& request, const Peer& peer,
+                          std::function<void(Result<pb::EndSessionResponse>)> done) = 0;
+  virtual Result<pb::ReleaseBrakeResponse> ReleaseBrake() = 0;
 
   /// The Stream outlives what is returned.
   virtual std::unique_ptr<Tether> OpenTether(const Peer& peer, Stream& stream) = 0;

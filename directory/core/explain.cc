@@ -71,7 +71,7 @@ void Judge(const Scene& scene, const Address& at, const Registration& registrati
     out->set_kept(true);
     out->mutable_endpoint()->set_state(endpoint->state());
     const bool last = session.starts_with("its session ended");
-    out->set_why(session.empty() ? "kept: up"
+    out->set_why(session.empty() ? registration.draining() ? "kept: draining" : "kept: up"
                  : last          ? "kept as suspect, the last of its address; " + session
                                  : "kept; " + session);
   } else {

@@ -4,6 +4,34 @@
 // Ends and marks of sessions: what the table decides becomes a commit, and only that counts.
 
 namespace datawire::directory {
+namespace {
+
+const char* NameOf(EndReason reason) {
+  switch (reason) {
+    case EndReason::kExpired:
+      return "expired";
+    case EndReason::kClosed:
+      return "closed";
+    case EndReason::kOperator:
+      return "ended";
+  }
+  return "";
+}
+
+// What its tether is told; a client opens a new session after kSessionExpired.
+Status WhyEnded(EndReason reason, const std::string& by) {
+  switch (reason) {
+    case EndReason::kExpired:
+      return {Code::kSessionExpired, "no heartbeat within the session's TTL"};
+    case EndReason::kClosed:
+      return Status::Ok();
+    case EndReason::kOperator:
+      break;
+  }
+  return {Code::kSessionExpired, "ended by an operator, " + by};
+}
+
+}  // namespace
 
 void Tethers::Flush(After& after) {
   auto self = shared_from_this();
@@ -18,10 +46,19 @@ void Tethers::Flush(After& after) {
 void Tethers::ProposeEnd(const Session& session) {
   const EndReason reason = *session.ending;
   record::v1::SessionEnded ended;
-  ended.set_reason(reason == EndReason::kClosed ? pb::REASON_CLOSED : pb::REASON_EXPIRED);
-  ended.set_by(reason == EndReason::kExpired
-                   ? ground_->options.node_id
-                   : NameOf({session.record.peer(), session.record.identity()}));
+  switch (reason) {
+    case EndReason::kExpired:
+      ended.set_reason(pb::REASON_EXPIRED);
+      ended.set_by(ground_->options.node_id);
+      break;
+    case EndReason::kClosed:
+      ended.set_reason(pb::REASON_CLOSED);
+      ended.set_by(NameOf({session.record.peer(), session.record.identity()}));
+      break;
+    case EndReason::kOperator:
+      ended.set_reason(pb::REASON_ENDED);
+      ended.set_by(session.ended_by);
+  }
   ended.set_at_wall_ms(WallMillis());
   Op op;
   // Fenced by the record's revision: a resume that is committed first keeps the session.
@@ -45,19 +82,18 @@ void Tethers::EndDone(const std::string& id, EndReason reason, const Outcome& ou
     if (session == nullptr) return;
     if (!outcome.status.ok()) {
       table_.EndFailed(id);
+      if (reason == EndReason::kExpired) AnswerEnds(id, outcome.status, after);
     } else {
       const uint64_t stream = session->stream;
-      const bool closed = reason == EndReason::kClosed;
+      const std::string by = session->ended_by;
       ++ground_->counts.sessions_ended;
-      if (!closed) ++ground_->counts.sessions_expired;
+      if (reason == EndReason::kExpired) ++ground_->counts.sessions_expired;
       AnswerDrains(id, Status(Code::kSessionExpired, "the session is over"), after);
       table_.Ended(id);
       ops_.erase(id);
+      AnswerEnds(id, outcome.at, after);
       if (const auto it = lines_.find(stream); it != lines_.end())
-        EndLine(it->second,
-                closed ? Status::Ok()
-                       : Status(Code::kSessionExpired, "no heartbeat within the session's TTL"),
-                closed ? "closed" : "expired", 0, after);
+        EndLine(it->second, WhyEnded(reason, by), NameOf(reason), 0, after);
     }
     Flush(after);
   }
@@ -75,7 +111,10 @@ void Tethers::ProposeMark(const std::string& id, const Session& session) {
     mark.set_draining(wanted == SessionMark::kSuspectDraining);
   } else {
     mark.set_state(pb::ENDPOINT_STATE_DRAINING);
+    mark.set_reason(pb::REASON_DRAINED);
+    mark.set_by(session.drained_by);
   }
+  mark.set_at_wall_ms(WallMillis());
   const bool erase = wanted == SessionMark::kNone;
   op.changes.push_back({erase, keys::SessionMark(id), erase ? "" : mark.SerializeAsString()});
   op.frees_space = true;

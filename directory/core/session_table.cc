@@ -110,18 +110,20 @@ void SessionTable::Lost(const std::string& id, uint64_t stream) {
   if (session != nullptr && session->stream == stream) session->stream = 0;
 }
 
-void SessionTable::SetDraining(const std::string& id, bool draining) {
+void SessionTable::SetDraining(const std::string& id, bool draining, const std::string& by) {
   Session* session = Mutable(id);
   if (session == nullptr) return;
   session->draining = draining;
+  session->drained_by = by;
   WantMark(*session);
 }
 
-void SessionTable::Close(const std::string& id) {
+void SessionTable::Close(const std::string& id, EndReason why, const std::string& by) {
   Session* session = Mutable(id);
   if (session == nullptr || session->ending) return;
   due_.erase({session->deadline, id});
-  session->ending = EndReason::kClosed;
+  session->ending = why;
+  session->ended_by = by;
   ends_.insert(id);
 }
 
@@ -229,7 +231,7 @@ void SessionTable::Ended(const std::string& id) {
 void SessionTable::EndFailed(const std::string& id) {
   Session* session = Mutable(id);
   if (session == nullptr) return;
-  if (session->ending == EndReason::kClosed) {
+  if (session->ending != EndReason::kExpired) {
     ends_again_.insert(id);
     return;
   }
@@ -277,6 +279,12 @@ void SessionTable::Marked(const std::string& id, bool ok, SessionMark written) {
 size_t SessionTable::suspects() const {
   return std::count_if(sessions_.begin(), sessions_.end(),
                        [](const auto& entry) { return entry.second.suspect; });
+}
+
+bool SessionTable::ReleaseBrake() {
+  if (brake_ == BrakeState::kOff) return false;
+  brake_ = BrakeState::kReleasing;
+  return true;
 }
 
 BootClock::duration SessionTable::brake_remaining() const {

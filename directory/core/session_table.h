@@ -16,7 +16,7 @@ namespace datawire::directory {
 /// What `q/<session>` says of a session; a committed fact.
 enum class SessionMark { kNone, kDraining, kSuspect, kSuspectDraining };
 /// Why a session is to end.
-enum class EndReason { kExpired, kClosed };
+enum class EndReason { kExpired, kClosed, kOperator };
 enum class BrakeState { kOff, kOn, kReleasing };
 
 /// One session as its node knows it. Value.
@@ -30,6 +30,8 @@ struct Session {
   SessionMark marked = SessionMark::kNone;  ///< as committed
   bool marking = false;                     ///< a commit of the mark is in flight
   std::optional<EndReason> ending;          ///< wanted, perhaps in flight: that commit decides
+  std::string drained_by;                   ///< who asked for it
+  std::string ended_by;                     ///< kOperator: who wants it
 };
 
 /// Lives and deaths of the sessions of this node: TTLs, grace, fencing, the brake on mass expiry
@@ -58,8 +60,8 @@ class SessionTable {
                                                BootTime now);
   /// The stream is gone; the session lives on until its deadline.
   void Lost(const std::string& id, uint64_t stream);
-  void SetDraining(const std::string& id, bool draining);
-  void Close(const std::string& id);
+  void SetDraining(const std::string& id, bool draining, const std::string& by = "");
+  void Close(const std::string& id, EndReason why = EndReason::kClosed, const std::string& by = "");
 
   /// `healthy`: commits work. Unhealthy spans, and gaps between ticks of 1 s and more, do not count
   /// for any deadline; after 3 s of them on end every deadline is at least now + max(TTL, 60 s).
@@ -76,9 +78,12 @@ class SessionTable {
 
   const Session* Find(const std::string& id) const;
   size_t size() const { return sessions_.size(); }
+  const std::unordered_map<std::string, Session>& sessions() const { return sessions_; }
   size_t suspects() const;
   BrakeState brake() const { return brake_; }
   uint64_t brake_trips() const { return trips_; }
+  /// An operator's: what is due expires at the budget's rate. False: it is off.
+  bool ReleaseBrake();
   /// Until the brake gives up; 0 when it is off.
   BootClock::duration brake_remaining() const;
   /// Expiries allowed in any 60 s.

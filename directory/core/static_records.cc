@@ -1,5 +1,6 @@
 #include "core/static_records.h"
 
+#include "core/drain.h"
 #include "core/policy.h"
 #include "datawire/wire.h"
 
@@ -81,6 +82,22 @@ void StaticRecords::SetPolicy(const pb::SetPolicyRequest& request, const Peer& p
     pb::SetPolicyResponse response;
     ToWire(result->at, response.mutable_revision());
     done(std::move(response));
+  });
+}
+
+void StaticRecords::Drain(const pb::DrainRequest& request, const Peer& peer,
+                          std::function<void(Result<Drained>)> done) {
+  auto actor = ActorOf(request.op_id(), peer);
+  auto address = Address::Parse(request.address());
+  if (!actor.ok() || !address.ok()) {
+    ++ground_->counts.refused;
+    return done(actor.ok() ? address.status() : actor.status());
+  }
+  auto planner = [ground = ground_, who = std::move(*actor), at = std::move(*address),
+                  undo = request.undo()] { return PlanDrain(*ground, who, at, undo); };
+  Propose(std::move(planner), 0, [done = std::move(done)](Result<Done> result) {
+    if (!result.ok()) return done(result.status());
+    done(Drained{result->at, result->removed});
   });
 }
 

@@ -8,8 +8,14 @@
 
 namespace datawire::directory {
 
-/// Register and Withdraw of static records, and policies. A retry with the same op id gets the
-/// first result, which is read back from the records. Thread-safe.
+/// A drained address: at which revision, how many registrations changed. Value.
+struct Drained {
+  Revision at;
+  size_t changed = 0;
+};
+
+/// Register and Withdraw of static records, policies and drains of addresses. A retry with the same
+/// op id gets the first result, which is read back from the records. Thread-safe.
 class StaticRecords : public std::enable_shared_from_this<StaticRecords> {
  public:
   explicit StaticRecords(std::shared_ptr<Ground> ground) : ground_(std::move(ground)) {}
@@ -20,6 +26,9 @@ class StaticRecords : public std::enable_shared_from_this<StaticRecords> {
                 std::function<void(Result<pb::WithdrawResponse>)> done);
   void SetPolicy(const pb::SetPolicyRequest& request, const Peer& peer,
                  std::function<void(Result<pb::SetPolicyResponse>)> done);
+  /// The address of the request; checked but for its op id.
+  void Drain(const pb::DrainRequest& request, const Peer& peer,
+             std::function<void(Result<Drained>)> done);
 
  private:
   struct Done {

@@ -403,6 +403,11 @@ void SubscriberState::Tick(BootTime now) {
   Wake();
 }
 
+bool SubscriberState::Acknowledged(Revision at) {
+  std::lock_guard lock(mu_);
+  return closed_ || acknowledged_ >= at;
+}
+
 void SubscriberState::Close() {
   std::vector<std::string> keys, subtrees;
   {

@@ -31,8 +31,9 @@ bool AnyAncestor(std::string key, const Predicate& holds) {
 /// them a page at a time. Memory is bounded by limits::kSubscriptions. Thread-safe.
 class SubscriberState : public std::enable_shared_from_this<SubscriberState> {
  public:
-  SubscriberState(std::shared_ptr<Ground> ground, std::shared_ptr<WatchHub> hub, Stream& stream)
-      : gate(stream), ground_(std::move(ground)), hub_(std::move(hub)) {}
+  SubscriberState(std::shared_ptr<Ground> ground, std::shared_ptr<WatchHub> hub, Peer from,
+                  Stream& stream)
+      : gate(stream), peer(std::move(from)), ground_(std::move(ground)), hub_(std::move(hub)) {}
 
   /// One at a time.
   Status OnRequest(const pb::SubscribeRequest& request);
@@ -44,8 +45,11 @@ class SubscriberState : public std::enable_shared_from_this<SubscriberState> {
   /// A mark is due when the last one is a second old; wakes also for what failed before.
   void Tick(BootTime now);
   void Close();
+  /// The client has taken in all up to `at`, or is gone.
+  bool Acknowledged(Revision at);
 
   StreamGate gate;
+  const Peer peer;
 
  private:
   struct Subscription {

@@ -201,7 +201,7 @@ void Tethers::OnDrain(const Line& line, const pb::TetherRequest::Drain& drain, A
     return;
   }
   ops.drains.emplace_back(drain.op_id(), line);
-  table_.SetDraining(line->session_id, !drain.undo());
+  table_.SetDraining(line->session_id, !drain.undo(), NameOf(line->peer));
   if (SessionTable::Wanted(*session) == session->marked && !session->marking)
     AnswerDrains(line->session_id, ground_->view.Applied(), after);
 }
@@ -213,6 +213,8 @@ void Tethers::AnswerDrains(const std::string& id, const Result<Revision>& result
     if (line->state == TetherLine::kOpen)
       after.sends.emplace_back(line, DoneMessage(op_id, result));
   it->second.drains.clear();
+  for (auto& call : std::exchange(it->second.drain_calls, {}))
+    after.calls.push_back([call = std::move(call), result] { call(result); });
 }
 
 }  // namespace datawire::directory

@@ -33,6 +33,8 @@ std::string ReasonName(pb::Reason reason) {
       return "closed";
     case pb::REASON_WITHDRAWN:
       return "withdrawn";
+    case pb::REASON_ENDED:
+      return "ended";
     default:
       return "expired";
   }
@@ -414,6 +416,11 @@ void Tethers::Stop() {
   {
     std::lock_guard lock(mu_);
     stopping_ = true;
+    while (!ends_.empty())
+      AnswerEnds(ends_.begin()->first, Status(Code::kUnavailable, "this node stops"), after);
+    for (const auto& [id, ops] : ops_)
+      if (!ops.drain_calls.empty())
+        AnswerDrains(id, Status(Code::kUnavailable, "this node stops"), after);
     pb::TetherResponse move;
     move.mutable_move()->set_reason("this node stops");
     for (const auto& [id, line] : lines_)

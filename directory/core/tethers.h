@@ -38,6 +38,13 @@ class Tethers : public std::enable_shared_from_this<Tethers> {
   Summary summary() const;
   /// `host`, pid, program, age of the last heartbeat: one line for people; empty: no such session.
   std::string Describe(const std::string& session_id) const;
+  // session_admin.cc: what operators see and do.
+  Result<pb::ListSessionsResponse> ListSessions(const pb::ListSessionsRequest& request) const;
+  void EndSession(const pb::EndSessionRequest& request, const Peer& peer,
+                  std::function<void(Result<pb::EndSessionResponse>)> done);
+  Result<pb::ReleaseBrakeResponse> ReleaseBrake();
+  using RevisionCall = std::function<void(Result<Revision>)>;
+  void DrainSession(const std::string& id, bool undo, const std::string& by, RevisionCall done);
   /// The clock of sessions, which stands still while the node is not healthy.
   BootTime healthy_clock() const;
 
@@ -52,6 +59,7 @@ class Tethers : public std::enable_shared_from_this<Tethers> {
     std::map<uint64_t, Revision> done;             // the latest results, oldest first in `order`
     std::deque<uint64_t> order;
     std::vector<std::pair<uint64_t, std::shared_ptr<TetherLine>>> drains;  // wait for the mark
+    std::vector<std::function<void(Result<Revision>)>> drain_calls;        // of operators, as well
     size_t registrations = 0;  // at least as many as it has, counted again at the limit
     bool counted = true;
   };
@@ -93,11 +101,18 @@ class Tethers : public std::enable_shared_from_this<Tethers> {
   void MarkDone(const std::string& id, SessionMark written, const Outcome& outcome);
   void AnswerDrains(const std::string& id, const Result<Revision>& result, After& after);
 
+  // session_admin.cc
+  pb::ListSessionsResponse::Session Show(const Session& session) const;  // with mu_ held
+  Result<pb::ListSessionsResponse> ShowOne(const std::string& id) const;
+  void AnswerEnds(const std::string& id, const Result<Revision>& result, After& after);
+
   std::shared_ptr<Ground> ground_;
   mutable std::mutex mu_;
   // Guarded by mu_.
   SessionTable table_;
   std::unordered_map<std::string, Ops> ops_;
+  std::map<std::string, std::vector<RevisionCall>>
+      ends_;  // operators who wait for the end of a session
   std::unordered_map<uint64_t, Line> lines_;
   uint64_t next_stream_ = 1;
   bool stopping_ = false;

@@ -43,8 +43,8 @@ class WatcherHandle final : public Watcher {
 WatchHub::WatchHub(std::shared_ptr<Ground> ground)
     : ground_(std::move(ground)), published_number_(ground_->view.Applied().number) {}
 
-std::unique_ptr<Subscriber> WatchHub::OpenSubscriber(Stream& stream) {
-  auto state = std::make_shared<SubscriberState>(ground_, shared_from_this(), stream);
+std::unique_ptr<Subscriber> WatchHub::OpenSubscriber(const Peer& peer, Stream& stream) {
+  auto state = std::make_shared<SubscriberState>(ground_, shared_from_this(), peer, stream);
   {
     std::lock_guard lock(mu_);
     subscribers_.insert(state);
@@ -118,6 +118,27 @@ void WatchHub::Publish(const Published& published) {
   }
   published_number_ = published.at.number;
   for (const auto& watcher : watchers) watcher->Publish(published.at, batch);
+}
+
+std::vector<std::shared_ptr<SubscriberState>> WatchHub::Interested(
+    const std::vector<Published::Change>& changes) const {
+  std::unordered_set<std::shared_ptr<SubscriberState>> found;
+  std::lock_guard lock(mu_);
+  for (const Published::Change& change : changes) {
+    const std::string key = change.address.Key();
+    const auto add = [&found](const auto& entry) {
+      found.insert(entry.second.begin(), entry.second.end());
+    };
+    if (const auto it = index_.find(key); it != index_.end()) add(*it);
+    AnyAncestor(key, [&](const std::string& prefix) {
+      if (const auto it = subtrees_.find(prefix); it != subtrees_.end()) add(*it);
+      return false;
+    });
+    if (!change.subtree) continue;
+    const auto end = index_.lower_bound(key + '\1');
+    for (auto it = index_.lower_bound(key + '\0'); it != end; ++it) add(*it);
+  }
+  return {found.begin(), found.end()};
 }
 
 void WatchHub::Tick(BootTime now) {

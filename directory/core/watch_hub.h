@@ -34,13 +34,17 @@ class WatchHub : public std::enable_shared_from_this<WatchHub> {
  public:
   explicit WatchHub(std::shared_ptr<Ground> ground);
 
-  std::unique_ptr<Subscriber> OpenSubscriber(Stream& stream);
+  std::unique_ptr<Subscriber> OpenSubscriber(const Peer& peer, Stream& stream);
   Result<std::unique_ptr<Watcher>> OpenWatcher(const pb::WatchRequest& request, Stream& stream);
 
   /// On the apply thread, in order.
   void Publish(const Published& published);
   /// Marks and progress messages each second.
   void Tick(BootTime now);
+
+  /// Whose answers such a change may change.
+  std::vector<std::shared_ptr<SubscriberState>> Interested(
+      const std::vector<Published::Change>& changes) const;
 
   struct Summary {
     uint64_t subscribers = 0, subscriptions = 0, watchers = 0;

@@ -23,11 +23,17 @@ enum class Verb {
   kExplain,
   kStatus,
   kSetPolicy,
-  kGetPolicy
+  kGetPolicy,
+  kListSessions,
+  kEndSession,
+  kReleaseBrake,
+  kDrain,
+  kHistory
 };
-inline constexpr std::array<std::string_view, 11> kVerbNames = {
-    "resolve", "subscribe", "tether", "register",   "withdraw",  "list",
-    "watch",   "explain",   "status", "set_policy", "get_policy"};
+inline constexpr std::array<std::string_view, 16> kVerbNames = {
+    "resolve",     "subscribe",     "tether", "register",   "withdraw",   "list",
+    "watch",       "explain",       "status", "set_policy", "get_policy", "list_sessions",
+    "end_session", "release_brake", "drain",  "history"};
 
 /// Finished calls and streams by verb and code. Thread-safe.
 class CallCounts {

@@ -60,13 +60,14 @@ grpc::ServerUnaryReactor* Unary(Shared& shared, Verb verb, CallbackServerContext
 }
 
 template <typename Base>
-using RawPolicies = pb::Directory::WithRawCallbackMethod_SetPolicy<
-    pb::Directory::WithRawCallbackMethod_GetPolicy<Base>>;
+using RawChanges =
+    pb::Directory::WithRawCallbackMethod_SetPolicy<pb::Directory::WithRawCallbackMethod_GetPolicy<
+        pb::Directory::WithRawCallbackMethod_Drain<Base>>>;
 template <typename Base>
 using RawUnaries =
     pb::Directory::WithRawCallbackMethod_Resolve<pb::Directory::WithRawCallbackMethod_Register<
         pb::Directory::WithRawCallbackMethod_Withdraw<pb::Directory::WithRawCallbackMethod_List<
-            pb::Directory::WithRawCallbackMethod_Explain<RawPolicies<Base>>>>>>;
+            pb::Directory::WithRawCallbackMethod_Explain<RawChanges<Base>>>>>>;
 template <typename Base>
 using RawStreams =
     pb::Directory::WithRawCallbackMethod_Tether<pb::Directory::WithRawCallbackMethod_Subscribe<
@@ -121,6 +122,15 @@ class DirectoryService final : public RawUnaries<RawStreams<pb::Directory::Servi
         });
   }
 
+  grpc::ServerUnaryReactor* Drain(CallbackServerContext* context, const ByteBuffer* request,
+                                  ByteBuffer* response) override {
+    return Unary<pb::DrainResponse, pb::DrainRequest>(
+        shared_, Verb::kDrain, context, request, response,
+        [this, context](const pb::DrainRequest& parsed, auto done) {
+          shared_.directory.Drain(parsed, PeerOf(*context), std::move(done));
+        });
+  }
+
   grpc::ServerUnaryReactor* List(CallbackServerContext* context, const ByteBuffer* request,
                                  ByteBuffer* response) override {
     return Unary<pb::ListResponse, pb::ListRequest>(
@@ -157,7 +167,13 @@ class DirectoryService final : public RawUnaries<RawStreams<pb::Directory::Servi
   Shared& shared_;
 };
 
-class AdminService final : public pb::Admin::WithRawCallbackMethod_Status<pb::Admin::Service> {
+template <typename Base>
+using RawSessions =
+    pb::Admin::WithRawCallbackMethod_ListSessions<pb::Admin::WithRawCallbackMethod_EndSession<
+        pb::Admin::WithRawCallbackMethod_ReleaseBrake<Base>>>;
+
+class AdminService final
+    : public pb::Admin::WithRawCallbackMethod_Status<RawSessions<pb::Admin::Service>> {
  public:
   explicit AdminService(Shared& shared) : shared_(shared) {}
 
@@ -167,6 +183,33 @@ class AdminService final : public pb::Admin::WithRawCallbackMethod_Status<pb::Ad
         shared_, Verb::kStatus, context, request, response,
         [this](const pb::StatusRequest&, const auto& done) {
           done(Result<pb::StatusResponse>(shared_.directory.GetStatus()));
+        });
+  }
+
+  grpc::ServerUnaryReactor* ListSessions(CallbackServerContext* context, const ByteBuffer* request,
+                                         ByteBuffer* response) override {
+    return Unary<pb::ListSessionsResponse, pb::ListSessionsRequest>(
+        shared_, Verb::kListSessions, context, request, response,
+        [this](const pb::ListSessionsRequest& parsed, const auto& done) {
+          done(shared_.directory.ListSessions(parsed));
+        });
+  }
+
+  grpc::ServerUnaryReactor* EndSession(CallbackServerContext* context, const ByteBuffer* request,
+                                       ByteBuffer* response) override {
+    return Unary<pb::EndSessionResponse, pb::EndSessionRequest>(
+        shared_, Verb::kEndSession, context, request, response,
+        [this, context](const pb::EndSessionRequest& parsed, auto done) {
+          shared_.directory.EndSession(parsed, PeerOf(*context), std::move(done));
+        });
+  }
+
+  grpc::ServerUnaryReactor* ReleaseBrake(CallbackServerContext* context, const ByteBuffer* request,
+                                         ByteBuffer* response) override {
+    return Unary<pb::ReleaseBrakeResponse, pb::ReleaseBrakeRequest>(
+        shared_, Verb::kReleaseBrake, context, request, response,
+        [this](const pb::ReleaseBrakeRequest&, const auto& done) {
+          done(shared_.directory.ReleaseBrake());
         });
   }
 

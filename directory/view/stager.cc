@@ -435,8 +435,19 @@ void Stager::AddEvent(const Address& address, const Claim& claim) {
   } else if (!gone && claim.in_batch && Listed(claim.was) &&
              claim.before->session_id() != claim.after->session_id()) {
     event.set_reason(pb::REASON_REPLACED);
+  } else if (!gone && claim.in_batch && Listed(claim.was) &&
+             claim.before->draining() != claim.after->draining() &&
+             claim.before->op_id() == claim.after->op_id()) {
+    if (claim.after->draining()) event.set_reason(pb::REASON_DRAINED);
+    event.set_by(claim.after->drained_by());
+    event.set_at_wall_ms(claim.after->drained_wall_ms());
   } else if (!gone && known && session->second.after.mark) {
-    event.set_reason(session->second.after.mark->reason());
+    const auto& mark = *session->second.after.mark;
+    event.set_reason(mark.reason());
+    if (!claim.in_batch) event.set_by(mark.by()), event.set_at_wall_ms(mark.at_wall_ms());
+  } else if (!gone && !claim.in_batch) {  // up again: by its holder or an operator, nobody noted it
+    event.clear_by();
+    event.clear_at_wall_ms();
   }
   *history_.add_events() = std::move(event);
 }

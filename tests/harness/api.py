@@ -155,6 +155,18 @@ class Api:
     def status(self):
         return self._call("Admin/Status", pb.StatusRequest(), pb.StatusResponse)
 
+    def drain(self, timeout=10.0, **fields):
+        return self._call("Directory/Drain", pb.DrainRequest(**fields), pb.DrainResponse, timeout)
+
+    def sessions(self, **fields):
+        return self._call("Admin/ListSessions", pb.ListSessionsRequest(**fields), pb.ListSessionsResponse)
+
+    def end_session(self, session_id):
+        return self._call("Admin/EndSession", pb.EndSessionRequest(id=session_id), pb.EndSessionResponse)
+
+    def release_brake(self):
+        return self._call("Admin/ReleaseBrake", pb.ReleaseBrakeRequest(), pb.ReleaseBrakeResponse)
+
     def _open(self, name, request, response):
         outgoing = queue.Queue()
         call = self.channel.stream_stream(_SERVICE + name, request.SerializeToString, response.FromString)(

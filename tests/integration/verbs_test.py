@@ -130,5 +130,165 @@ class Policies(Case):
                     self.assertEqual(one.wait(20), 130)
 
 
+class Sessions(Case):
+    def only(self, address):
+        """The id of the one session that holds something at the address."""
+        held = [one["id"] for one in self.json("session", "list")
+                if any(r["address"] == address for r in self.json("session", "show", one["id"]).get("registered", []))]
+        self.assertEqual(len(held), 1)
+        return held[0]
+
+    def test_list_and_show_in_every_format(self):
+        at = f"{self.domain}/held"
+        with self.started("register", at, ONE) as held:
+            held.wait_for_line("^registered")
+            session_id = self.only(at)
+            shown = self.json("session", "show", session_id)
+            self.assertEqual((shown["state"], shown["pid"], shown["attached"], shown["ttl_ms"], shown["registrations"]),
+                             ("up", held.pid, True, 15000, 1))
+            self.assertEqual(shown["registered"], [{"address": at, "url": ONE}])
+            self.assertNotIn("secret", self.dw("session", "show", session_id, "-o", "json").stdout)
+            self.assertRegex(self.dw("session", "show", session_id).stdout, rf"(?m)^registered +{at} {ONE}$")
+            self.assertEqual(self.dw("session", "show", session_id, "-o", "name").stdout, session_id + "\n")
+            heading, *rows = [line.split() for line in self.dw("session", "list").stdout.splitlines()]
+            self.assertEqual(heading, ["ID", "STATE", "PROGRAM", "HOST", "PID", "REGISTRATIONS", "SEEN"])
+            self.assertIn([session_id, "up", "dw", str(held.pid), "1"], [row[:3] + row[4:6] for row in rows])
+            self.assertIn("ATTACHED", self.dw("session", "list", "-o", "wide").stdout)
+            self.assertIn(session_id, self.dw("session", "list", "-o", "short").stdout.split())
+            self.assertEqual([json.loads(line)["id"] for line in self.dw("session", "list", "-o", "jsonl").stdout.splitlines()],
+                             [row[0] for row in rows])
+            held.kill(signal.SIGINT)
+            self.assertEqual(held.wait(20), 130)
+        shown = self.json("session", "show", session_id)
+        self.assertEqual((shown["state"], shown["reason"]), ("ended", "CLOSED"))
+
+    def test_end_takes_it_away_and_its_holder_opens_a_new_one(self):
+        at = f"{self.domain}/held"
+        with self.started("register", at, ONE) as held:
+            held.wait_for_line("^registered")
+            former = self.only(at)
+            self.assertRegex(self.dw("session", "end", former).stdout, rf"^ended {former}  revision \d+:\d+\n$")
+            shown = self.json("session", "show", former)
+            self.assertEqual((shown["state"], shown["reason"]), ("ended", "ENDED"))
+            self.assertRegex(shown["by"], r"^127\.0\.0\.1:\d+$")
+            self.assertEqual(self.dw("resolve", at, "--wait", "20s").code, 0)
+            self.assertNotEqual(self.only(at), former)
+            self.one_line(self.dw("session", "end", former), 2, former)
+            held.kill(signal.SIGINT)
+            self.assertEqual(held.wait(20), 130)
+
+    def test_a_tether_is_told_why(self):
+        tether = self.api.tether(host="h", program="p")
+        session_id = tether.receive().welcome.session_id
+        self.assertEqual(self.dw("session", "end", session_id.hex(), "-o", "name").code, 0)
+        ended = tether.receive().ended
+        self.assertEqual((ended.reason, ended.refusal.code), ("ended", pb.SESSION_EXPIRED))
+        self.assertIn("operator", ended.refusal.message)
+
+    def test_what_is_no_session_is_refused(self):
+        self.one_line(self.dw("session", "show", "ab"), 1, "`ab`", "32 digits")
+        self.one_line(self.dw("session", "show", "0" * 32), 2, "0" * 32)
+        self.one_line(self.dw("session", "stop", "0" * 32), 1, "`stop`", "list, show, end, release-brake")
+        self.one_line(self.dw("session", "end"), 1, "takes the ID")
+        self.one_line(self.dw("session", "list", "x"), 1, "no argument")
+        self.one_line(self.dw("session", "release-brake"), 1, "the brake is off")
+
+
+class Drains(Case):
+    def states(self, address):
+        shown = json.loads(self.dw("resolve", address, "-o", "json").stdout)
+        return {one["url"]: one["state"] for one in shown["endpoints"]}
+
+    def test_an_address_in_every_format_and_its_undo(self):
+        at = f"{self.domain}/web"
+        self.api.register((at, ONE))
+        self.assertRegex(self.dw("drain", at).stdout, rf"^draining {at}  1  revision \d+:\d+\n$")
+        self.assertEqual(self.states(at), {ONE: "draining"})
+        self.api.register((at, TWO))
+        self.assertEqual(self.states(at), {ONE: "draining", TWO: "up"})
+        self.assertIn("kept: draining", self.dw("explain", at).stdout)
+        self.assertRegex(self.dw("drain", at, "--undo").stdout, rf"^undone {at}  1  revision ")
+        self.assertEqual(self.states(at), {ONE: "up", TWO: "up"})
+        shown = self.json("drain", at)
+        self.assertEqual(list(shown), ["target", "draining", "registrations", "revision", "acknowledged", "waiting"])
+        self.assertEqual((shown["target"], shown["registrations"], shown["acknowledged"], shown["waiting"]), (at, 2, None, []))
+        self.assertEqual(self.dw("drain", at, "-o", "name").stdout, at + "\n")
+
+    def test_a_session(self):
+        tether = self.api.tether(host="h", program="p")
+        session_id = tether.receive().welcome.session_id
+        for op, name in enumerate(("a", "b"), 1):
+            tether.send(pb.TetherRequest(register=pb.TetherRequest.Register(op_id=op, registrations=[
+                pb.TetherRequest.Registration(address=f"{self.domain}/{name}", endpoint=pb.EndpointSpec(url=ONE))])))
+            tether.receive()
+        self.assertEqual(self.json("drain", session_id.hex())["registrations"], 2)
+        self.assertEqual([self.states(f"{self.domain}/{name}") for name in "ab"], [{ONE: "draining"}] * 2)
+        self.assertEqual(self.json("session", "show", session_id.hex())["state"], "draining")
+        self.assertEqual(self.dw("drain", session_id.hex(), "--undo").code, 0)
+        self.assertEqual([self.states(f"{self.domain}/{name}") for name in "ab"], [{ONE: "up"}] * 2)
+        tether.close()
+
+    def test_acknowledged_returns_when_subscribers_have_and_else_says_who_has_not(self):
+        at = f"{self.domain}/web"
+        self.api.register((at, ONE))
+        self.assertEqual(self.json("drain", at, "--acknowledged")["acknowledged"], True)
+        self.dw("drain", at, "--undo")
+        stream = self.api.subscribe(at)  # reads and never acknowledges
+        stream.receive_until(lambda m: m.answers)
+        result = self.dw("drain", at, "--acknowledged", "--timeout", "1s", "-o", "json")
+        self.one_line(result, 6, at, "1000 ms", "127.0.0.1:")
+        shown = json.loads(result.stdout)
+        self.assertEqual((shown["acknowledged"], len(shown["waiting"])), (False, 1))
+        self.assertEqual(self.states(at), {ONE: "draining"})
+        with self.started("drain", at, "--acknowledged", "--timeout", "60s") as drain:
+            mark = stream.receive_until(lambda m: m.HasField("mark") and m.mark.revision.number >= shown["revision"]["number"])
+            self.assertTrue(drain.running())
+            stream.send(pb.SubscribeRequest(acknowledged=mark.mark.revision))
+            self.assertEqual(drain.wait(20), 0)
+        stream.close()
+
+    def test_a_sender_acknowledges_and_gives_it_no_more(self):
+        at = f"{self.domain}/feed"
+        with self.started("receive", at) as first:
+            first.wait_for_line("listening on", stream="stderr")
+            eventually(lambda: self.dw("resolve", at).code == 0)
+            script = "for n in $(seq 2000); do echo $n; sleep 0.005; done | \"$dw\" send $at --timeout 60s"
+            with Program("/bin/bash", "-c", script, label="sender",
+                         env={"dw": programs.binary("dw"), "DATAWIRE_DIRECTORY": self.directory.address, "at": at}) as sender:
+                eventually(lambda: len(first.output().splitlines()) > 10)
+                with self.started("receive", at) as second:
+                    second.wait_for_line("listening on", stream="stderr")
+                    eventually(lambda: len(second.output().splitlines()) > 10, 20)
+                    session_id = [one["id"] for one in self.json("session", "list") if one["pid"] == first.pid][0]
+                    self.assertEqual(self.json("drain", session_id, "--acknowledged", "--timeout", "20s")["acknowledged"], True)
+                    had = len(first.output().splitlines())
+                    seen = len(second.output().splitlines())
+                    eventually(lambda: len(second.output().splitlines()) > seen + 50, 20)
+                    self.assertLessEqual(len(first.output().splitlines()) - had, 1)  # one that was under way
+                    self.assertEqual(sender.wait(60), 0)
+                    second.kill(signal.SIGINT)
+                    self.assertEqual(second.wait(20), 130)
+            first.kill(signal.SIGINT)
+            self.assertEqual(first.wait(20), 130)
+
+    def test_what_cannot_be_drained_is_refused(self):
+        self.one_line(self.dw("drain", f"{self.domain}/none"), 2, f"{self.domain}/none")
+        self.one_line(self.dw("drain", "0" * 32), 2, "0" * 32)
+        self.one_line(self.dw("drain", "web"), 1, "`web`", "neither an address")
+        self.one_line(self.dw("drain", f"{self.domain}/a", "--acknowledged", "--timeout", "11m"), 1, "--timeout", "10m")
+
+
+class Brake(Case):
+    def test_it_is_shown_and_released(self):
+        tethers = [self.api.tether(ttl_ms=3000) for _ in range(12)]
+        for tether in tethers:
+            self.assertTrue(tether.receive().HasField("welcome"))
+        eventually(lambda: self.json("status")["brake_on"], 20, "12 of 12 sessions fall silent")
+        self.assertEqual({one["state"] for one in self.json("session", "list")}, {"suspect"})
+        self.assertRegex(self.dw("status").stdout, r"(?m)^brake_on +true$")
+        self.assertEqual(self.json("session", "release-brake"), {"sessions_suspect": 12})
+        eventually(lambda: self.json("status")["sessions"] == 2, 20, "the budget of 10 ends")
+
+
 if __name__ == "__main__":
     cases.main()

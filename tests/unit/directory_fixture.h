@@ -124,8 +124,8 @@ struct TestTether {
 
 /// A Subscribe stream whose messages are read as they come.
 struct TestSubscriber {
-  explicit TestSubscriber(Directory& directory)
-      : subscriber(directory.OpenSubscriber({}, stream)) {}
+  explicit TestSubscriber(Directory& directory, const Peer& peer = {})
+      : subscriber(directory.OpenSubscriber(peer, stream)) {}
 
   void Add(const std::string& address, std::optional<uint64_t> hash = {},
            Revision revision = {1, 1}) {
