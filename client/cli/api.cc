@@ -203,6 +203,12 @@ Result<pb::ListResponse> Api::List(const pb::ListRequest& request) {
   return response;
 }
 
+Result<pb::HistoryResponse> Api::History(const pb::HistoryRequest& request) {
+  return impl_->Invoke<pb::HistoryResponse>([&](auto& stub, auto&, auto* context, auto* out) {
+    return stub.History(context, request, out);
+  });
+}
+
 Result<pb::ExplainResponse> Api::Explain(const pb::ExplainRequest& request) {
   return impl_->Invoke<pb::ExplainResponse>([&](auto& stub, auto&, auto* context, auto* out) {
     return stub.Explain(context, request, out);

@@ -36,6 +36,7 @@ class Api {
   /// `timeout` of its own: it may wait for acknowledgements.
   Result<pb::DrainResponse> Drain(const pb::DrainRequest& request,
                                   std::chrono::milliseconds timeout);
+  Result<pb::HistoryResponse> History(const pb::HistoryRequest& request);
   Result<pb::ExplainResponse> Explain(const pb::ExplainRequest& request);
   Result<pb::StatusResponse> GetStatus();
   Result<pb::ListSessionsResponse> ListSessions(const pb::ListSessionsRequest& request);

@@ -62,6 +62,8 @@ constexpr VerbText kTexts[] = {
     {"request", "ADDRESS|URL MESSAGE", "Sends a message and prints the reply",
      "dw request //demo/upper 'make me loud'", 2, 2},
     {"explain", "ADDRESS", "Why an address has the answer it has", "dw explain //demo/upper", 1, 1},
+    {"history", "ADDRESS", "What happened to an address lately: when, why, by whom",
+     "dw history //demo/upper", 1, 1},
     {"status", "", "The directory's state", "dw status -o json", 0, 0},
     {"version", "", "The version of dw", "dw version", 0, 0},
 };

@@ -14,11 +14,12 @@ struct Verb {
   Result<int> (*run)(Session&);
 };
 constexpr Verb kVerbs[] = {
-    {"resolve", Resolve}, {"list", List},         {"tree", Tree},
-    {"watch", Watch},     {"register", Register}, {"withdraw", Withdraw},
-    {"explain", Explain}, {"status", ShowStatus}, {"policy", SetOrShowPolicy},
-    {"drain", Drain},     {"session", Sessions},  {"version", ShowVersion},
-    {"send", Send},       {"receive", Receive},   {"request", Request},
+    {"resolve", Resolve},     {"list", List},         {"tree", Tree},
+    {"watch", Watch},         {"register", Register}, {"withdraw", Withdraw},
+    {"explain", Explain},     {"status", ShowStatus}, {"policy", SetOrShowPolicy},
+    {"history", History},     {"drain", Drain},       {"session", Sessions},
+    {"version", ShowVersion}, {"send", Send},         {"receive", Receive},
+    {"request", Request},
 };
 
 bool AsksDirectory(const Arguments& arguments) {

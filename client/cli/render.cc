@@ -106,6 +106,11 @@ Json ToJson(const Answer& answer) {
           {"endpoints", std::move(endpoints)}};
 }
 
+std::string ReasonName(pb::Reason reason) {
+  std::string name = pb::Reason_Name(reason);
+  return name.starts_with("REASON_") ? name.substr(7) : name;
+}
+
 bool IsJson(Format format) {
   return format == Format::kJson || format == Format::kJsonLines;
 }

@@ -29,6 +29,8 @@ nlohmann::ordered_json ToJson(const Endpoint& endpoint);
 /// The documented shape.
 nlohmann::ordered_json ToJson(const Answer& answer);
 bool IsJson(Format format);
+/// `EXPIRED`
+std::string ReasonName(pb::Reason reason);
 /// One line, without its end.
 std::string Line(const nlohmann::ordered_json& value);
 /// Over several lines, with its end.

@@ -23,11 +23,6 @@ std::string Hex(std::string_view bytes) {
   return out;
 }
 
-std::string ReasonText(pb::Reason reason) {
-  std::string name = pb::Reason_Name(reason);
-  return name.starts_with("REASON_") ? name.substr(7) : name;
-}
-
 std::string StateText(const Shown& session) {
   if (session.ended()) return "ended";
   if (!pb::EndpointState_IsValid(session.state())) return "unknown";
@@ -38,7 +33,7 @@ Json SessionJson(const Shown& s) {
   if (s.ended())
     return {{"id", Hex(s.id())},
             {"state", "ended"},
-            {"reason", ReasonText(s.reason())},
+            {"reason", ReasonName(s.reason())},
             {"by", s.ended_by()},
             {"at_wall_ms", s.ended_wall_ms()}};
   return {{"id", Hex(s.id())},

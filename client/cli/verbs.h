@@ -31,6 +31,7 @@ Result<int> ShowStatus(Session& session);
 Result<int> ShowVersion(Session& session);
 Result<int> SetOrShowPolicy(Session& session);
 Result<int> Drain(Session& session);
+Result<int> History(Session& session);
 Result<int> Sessions(Session& session);
 Result<int> Send(Session& session);
 Result<int> Receive(Session& session);

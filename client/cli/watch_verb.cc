@@ -16,11 +16,6 @@ using std::chrono::milliseconds;
 constexpr milliseconds kLook{100};
 constexpr milliseconds kAgainLeast{250}, kAgainMost{5000};
 
-std::string ReasonName(pb::Reason reason) {
-  std::string name = pb::Reason_Name(reason);
-  return name.starts_with("REASON_") ? name.substr(7) : name;
-}
-
 // Prints what a Watch brings and knows where to go on. Bound to the watching thread.
 class Follower {
  public:

@@ -3,6 +3,7 @@
 #include "core/drain.h"
 #include "core/explain.h"
 #include "core/ground.h"
+#include "core/history.h"
 #include "core/list.h"
 #include "core/policy.h"
 #include "core/resolve.h"
@@ -83,6 +84,9 @@ class Core final : public Directory {
   }
   Result<pb::ListResponse> List(const pb::ListRequest& request) override {
     return list_.List(request);
+  }
+  Result<pb::HistoryResponse> History(const pb::HistoryRequest& request) override {
+    return directory::History(*ground_, request);
   }
   Result<pb::ExplainResponse> Explain(const pb::ExplainRequest& request) override {
     return directory::Explain(*ground_, *tethers_, request);

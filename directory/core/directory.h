@@ -90,6 +90,7 @@ class Directory {
   virtual void Drain(const pb::DrainRequest& request, const Peer& peer,
                      std::function<void(Result<pb::DrainResponse>)> done) = 0;
   virtual Result<pb::ListResponse> List(const pb::ListRequest& request) = 0;
+  virtual Result<pb::HistoryResponse> History(const pb::HistoryRequest& request) = 0;
   virtual Result<pb::ExplainResponse> Explain(const pb::ExplainRequest& request) = 0;
   virtual pb::StatusResponse GetStatus() = 0;
   virtual Result<pb::ListSessionsResponse> ListSessions(const pb::ListSessionsRequest& request) = 0;

@@ -108,6 +108,7 @@ void Tethers::ProposeMark(const std::string& id, const Session& session) {
   if (wanted == SessionMark::kSuspect || wanted == SessionMark::kSuspectDraining) {
     mark.set_state(pb::ENDPOINT_STATE_SUSPECT);
     mark.set_reason(pb::REASON_BRAKED);
+    mark.set_by(ground_->options.node_id);
     mark.set_draining(wanted == SessionMark::kSuspectDraining);
   } else {
     mark.set_state(pb::ENDPOINT_STATE_DRAINING);

@@ -60,9 +60,9 @@ grpc::ServerUnaryReactor* Unary(Shared& shared, Verb verb, CallbackServerContext
 }
 
 template <typename Base>
-using RawChanges =
+using RawChanges = pb::Directory::WithRawCallbackMethod_History<
     pb::Directory::WithRawCallbackMethod_SetPolicy<pb::Directory::WithRawCallbackMethod_GetPolicy<
-        pb::Directory::WithRawCallbackMethod_Drain<Base>>>;
+        pb::Directory::WithRawCallbackMethod_Drain<Base>>>>;
 template <typename Base>
 using RawUnaries =
     pb::Directory::WithRawCallbackMethod_Resolve<pb::Directory::WithRawCallbackMethod_Register<
@@ -137,6 +137,15 @@ class DirectoryService final : public RawUnaries<RawStreams<pb::Directory::Servi
         shared_, Verb::kList, context, request, response,
         [this](const pb::ListRequest& parsed, const auto& done) {
           done(shared_.directory.List(parsed));
+        });
+  }
+
+  grpc::ServerUnaryReactor* History(CallbackServerContext* context, const ByteBuffer* request,
+                                    ByteBuffer* response) override {
+    return Unary<pb::HistoryResponse, pb::HistoryRequest>(
+        shared_, Verb::kHistory, context, request, response,
+        [this](const pb::HistoryRequest& parsed, const auto& done) {
+          done(shared_.directory.History(parsed));
         });
   }
 

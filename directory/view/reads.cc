@@ -135,6 +135,16 @@ std::unique_ptr<View::Snapshot> View::Hold() const {
 
 // ---- history
 
+Result<Revision> View::HistoryBegins() const {
+  const auto point = impl_->Point();
+  DW_ASSIGN(const std::optional<std::string> stored, point->reading().Get(keys::kHistoryFloor));
+  HistoryFloor floor;
+  if (stored) {
+    DW_ASSIGN(floor, DecodeFloor(*stored));
+  }
+  return Revision{point->at.epoch, floor.revision};
+}
+
 Result<std::vector<std::pair<Revision, std::string>>> View::History(Revision after,
                                                                     size_t most_bytes) const {
   const auto point = impl_->Point();

@@ -132,6 +132,8 @@ class View final : public Applier {
   };
   std::unique_ptr<Snapshot> Hold() const;
 
+  /// The revision after which history is whole.
+  Result<Revision> HistoryBegins() const;
   /// Encoded record.v1.History of each revision after `after` that has events, oldest first, at
   /// most `most_bytes` (at least one). kAborted when history no longer reaches back to `after`.
   Result<std::vector<std::pair<Revision, std::string>>> History(Revision after,

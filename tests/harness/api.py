@@ -158,6 +158,9 @@ class Api:
     def drain(self, timeout=10.0, **fields):
         return self._call("Directory/Drain", pb.DrainRequest(**fields), pb.DrainResponse, timeout)
 
+    def history(self, address):
+        return self._call("Directory/History", pb.HistoryRequest(address=address), pb.HistoryResponse)
+
     def sessions(self, **fields):
         return self._call("Admin/ListSessions", pb.ListSessionsRequest(**fields), pb.ListSessionsResponse)
 

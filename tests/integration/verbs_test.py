@@ -2,6 +2,7 @@
 
 import json
 import signal
+import time
 
 import grpc
 
@@ -120,11 +121,11 @@ class Policies(Case):
                     self.one_line(self.dw("send", at, stdin="".join(f"{n}\n" for n in range(400))), 0, "400 of 400")
                     return [len(one.output().splitlines()) - had for one, had in zip((first, second), before)]
 
-                self.assertGreater(min(share()), 0)
+                eventually(lambda: min(share()) > 0, 60, "both get some")
                 self.dw("policy", "set", at, "ordered")
                 self.assertEqual(share(), [400, 0])
                 self.dw("policy", "unset", at)
-                self.assertGreater(min(share()), 0)
+                eventually(lambda: min(share()) > 0, 60, "both get some")
                 for one in (first, second):
                     one.kill(signal.SIGINT)
                     self.assertEqual(one.wait(20), 130)
@@ -276,6 +277,52 @@ class Drains(Case):
         self.one_line(self.dw("drain", "0" * 32), 2, "0" * 32)
         self.one_line(self.dw("drain", "web"), 1, "`web`", "neither an address")
         self.one_line(self.dw("drain", f"{self.domain}/a", "--acknowledged", "--timeout", "11m"), 1, "--timeout", "10m")
+
+
+class Histories(Case):
+    def test_what_happened_when_and_by_whom_in_every_format(self):
+        at = f"{self.domain}/web"
+        with self.started("register", at, ONE) as held:
+            held.wait_for_line("^registered")
+            self.dw("drain", at)
+            self.dw("policy", "set", at, "ordered")
+            held.kill(signal.SIGINT)
+            self.assertEqual(held.wait(20), 130)
+        shown = self.json("history", at)
+        self.assertEqual(list(shown), ["address", "complete_after", "entries"])
+        self.assertEqual([(one["what"], one["reason"]) for one in shown["entries"]],
+                         [("registered", ""), ("draining", "DRAINED"), ("policy ordered", ""), ("closed", "CLOSED")])
+        for one in shown["entries"]:
+            self.assertRegex(one["by"], r"^127\.0\.0\.1:\d+$")
+            self.assertLess(abs(one["at_wall_ms"] / 1000 - time.time()), 300)
+        self.assertEqual([one["endpoint"] and one["endpoint"]["url"] for one in shown["entries"]], [ONE, ONE, None, ONE])
+        heading, *rows = [line.split() for line in self.dw("history", at).stdout.splitlines()]
+        self.assertEqual(heading, ["TIME", "REVISION", "WHAT", "ENDPOINT", "REASON", "BY"])
+        self.assertRegex(rows[0][0], r"^20\d\d-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$")
+        self.assertEqual(rows[1][2:5], ["draining", ONE, "DRAINED"])
+        self.assertEqual([json.loads(line) for line in self.dw("history", at, "-o", "jsonl").stdout.splitlines()], shown["entries"])
+        self.assertEqual(self.dw("history", at, "-o", "short").stdout.splitlines(), [one["what"] for one in shown["entries"]])
+        self.assertIn("INSTANCE", self.dw("history", at, "-o", "wide").stdout)
+
+    def test_an_expiry_and_an_ended_session_are_told(self):
+        at = f"{self.domain}/web"
+        silent, kept = self.api.tether(ttl_ms=3000), self.api.tether(host="h")
+        ids = []
+        for tether, url in ((silent, ONE), (kept, TWO)):
+            ids.append(tether.receive().welcome.session_id)
+            tether.send(pb.TetherRequest(register=pb.TetherRequest.Register(op_id=1, registrations=[
+                pb.TetherRequest.Registration(address=at, endpoint=pb.EndpointSpec(url=url))])))
+            self.assertFalse(tether.receive().done.HasField("refusal"))
+        eventually(lambda: len(self.api.history(at).entries) == 3, 20, "the silent one expires")
+        self.dw("session", "end", ids[1].hex())
+        self.assertEqual([(one["what"], one["endpoint"]["url"]) for one in self.json("history", at)["entries"]],
+                         [("registered", ONE), ("registered", TWO), ("expired", ONE), ("ended", TWO)])
+
+    def test_nothing_known_is_2(self):
+        self.one_line(self.dw("history", f"{self.domain}/none"), 2, f"{self.domain}/none")
+        shown = self.json("history", f"{self.domain}/none", code=2)
+        self.assertEqual(shown["entries"], [])
+        self.one_line(self.dw("history", "none"), 1, "`none`")
 
 
 class Brake(Case):

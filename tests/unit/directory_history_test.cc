@@ -30,7 +30,8 @@ class HistoryVerbTest : public DirectoryTest {
         text += " " + Lower(pb::EndpointState_Name(event.endpoint().state()).substr(15));
       if (event.has_policy()) text += " " + Lower(pb::Policy_Name(event.policy()).substr(7));
       if (!event.endpoint().url().empty()) text += " " + event.endpoint().url().substr(17);
-      if (event.reason() != pb::REASON_NONE) text += " " + pb::Reason_Name(event.reason()).substr(7);
+      if (event.reason() != pb::REASON_NONE)
+        text += " " + pb::Reason_Name(event.reason()).substr(7);
       if (!event.by().empty()) text += " by " + event.by();
       EXPECT_EQ(event.at_wall_ms() > 0, !event.by().empty()) << text;
       out.push_back(std::move(text));
@@ -67,10 +68,9 @@ TEST_F(HistoryVerbTest, TellsOfRegistrationsWithdrawalsDrainsAndPolicies) {
   directory_->SetPolicy(policy, {"op:2", ""}, [done](auto r) { done->set_value(std::move(r)); });
   ASSERT_TRUE(Within5s(done->get_future()).ok());
   WithdrawStatic("//d/a", kOne);
-  EXPECT_EQ(Told("//d/a"),
-            (Lines{"put up 5001 by 127.0.0.1:9", "put draining 5001 DRAINED by op:1",
-                   "put up 5001 by op:1", "policy ordered by op:2",
-                   "gone 5001 WITHDRAWN by 127.0.0.1:9"}));
+  EXPECT_EQ(Told("//d/a"), (Lines{"put up 5001 by 127.0.0.1:9", "put draining 5001 DRAINED by op:1",
+                                  "put up 5001 by op:1", "policy ordered by op:2",
+                                  "gone 5001 WITHDRAWN by 127.0.0.1:9"}));
 }
 
 TEST_F(HistoryVerbTest, TellsOfSessionsThatAreDrainedExpireOrAreEnded) {
