@@ -45,7 +45,7 @@ class LogConformance : public ::testing::Test {
     op.changes = {{false, key, value}};
     return op;
   }
-  static std::string Key(int i) { return "p/key" + std::to_string(i); }
+  static std::string Key(int i) { return "n/key" + std::to_string(i); }
   std::string ValueOf(const std::string& key) {
     const auto record = engine_.view().Get(key);
     return record.ok() && *record ? (*record)->value : "none";
@@ -55,7 +55,7 @@ class LogConformance : public ::testing::Test {
   class Hold {
    public:
     explicit Hold(LogConformance& test) {
-      Op op = PutOp("p/hold", "x");
+      Op op = PutOp("n/hold", "x");
       test.engine_.log().Propose(std::move(op), BootClock::now() + kWait, [this](const Outcome&) {
         held_.set_value();
         release_.get_future().wait_for(kWait);
@@ -83,37 +83,37 @@ TYPED_TEST_SUITE_P(LogConformance);
 
 TYPED_TEST_P(LogConformance, ACommitIsVisibleWhenItIsAcknowledged) {
   for (int i = 0; i < 20; ++i) {
-    const Outcome outcome = this->Do(this->PutOp("p/a", std::to_string(i)));
+    const Outcome outcome = this->Do(this->PutOp("n/a", std::to_string(i)));
     ASSERT_TRUE(outcome.status.ok()) << outcome.status.ToString();
     EXPECT_GE(this->engine_.view().Applied(), outcome.at);
-    EXPECT_EQ(this->ValueOf("p/a"), std::to_string(i));
+    EXPECT_EQ(this->ValueOf("n/a"), std::to_string(i));
   }
 }
 
 TYPED_TEST_P(LogConformance, RecordsKeepTheRevisionsOfCreationAndLastChange) {
-  const Revision first = this->Do(this->PutOp("p/a", "1")).at;
-  const Revision second = this->Do(this->PutOp("p/a", "2")).at;
+  const Revision first = this->Do(this->PutOp("n/a", "1")).at;
+  const Revision second = this->Do(this->PutOp("n/a", "2")).at;
   EXPECT_LT(first, second);
-  auto record = this->engine_.view().Get("p/a").value();
+  auto record = this->engine_.view().Get("n/a").value();
   EXPECT_EQ(record->created, first.number);
   EXPECT_EQ(record->modified, second.number);
   Op erase;
-  erase.changes = {{true, "p/a", ""}};
+  erase.changes = {{true, "n/a", ""}};
   this->Do(erase);
-  EXPECT_EQ(this->ValueOf("p/a"), "none");
-  const Revision third = this->Do(this->PutOp("p/a", "3")).at;
-  EXPECT_EQ(this->engine_.view().Get("p/a").value()->created, third.number);
+  EXPECT_EQ(this->ValueOf("n/a"), "none");
+  const Revision third = this->Do(this->PutOp("n/a", "3")).at;
+  EXPECT_EQ(this->engine_.view().Get("n/a").value()->created, third.number);
 }
 
 TYPED_TEST_P(LogConformance, AnOpWithAGuardThatFailsWritesNothingAndReadsBack) {
-  const Revision at = this->Do(this->PutOp("p/a", "1")).at;
+  const Revision at = this->Do(this->PutOp("n/a", "1")).at;
   const auto expect = [&](Guard guard, bool holds) {
-    Op op = this->PutOp("p/b", "new");
+    Op op = this->PutOp("n/b", "new");
     op.guards = {guard};
-    op.read_on_failure = "p/a";
+    op.read_on_failure = "n/a";
     const Outcome outcome = this->Do(op);
     EXPECT_EQ(outcome.status.code(), holds ? Code::kOk : Code::kConflict) << int{guard.is};
-    EXPECT_EQ(this->ValueOf("p/b"), holds ? "new" : "none") << int{guard.is};
+    EXPECT_EQ(this->ValueOf("n/b"), holds ? "new" : "none") << int{guard.is};
     if (!holds) {
       ASSERT_EQ(outcome.read.size(), 1u);
       EXPECT_EQ(outcome.read[0].value, "1");
@@ -121,18 +121,18 @@ TYPED_TEST_P(LogConformance, AnOpWithAGuardThatFailsWritesNothingAndReadsBack) {
       EXPECT_GE(outcome.at, at);
     }
     Op erase;
-    erase.changes = {{true, "p/b", ""}};
+    erase.changes = {{true, "n/b", ""}};
     this->Do(erase);
   };
-  expect({Guard::kAbsent, "p/a"}, false);
-  expect({Guard::kAbsent, "p/none"}, true);
-  expect({Guard::kExists, "p/a"}, true);
-  expect({Guard::kExists, "p/none"}, false);
-  expect({Guard::kModEquals, "p/a", at.number}, true);
-  expect({Guard::kModEquals, "p/a", at.number - 1}, false);
-  expect({Guard::kModEquals, "p/none", 0}, false);
-  expect({Guard::kCreateEquals, "p/a", at.number}, true);
-  expect({Guard::kCreateEquals, "p/a", at.number + 1}, false);
+  expect({Guard::kAbsent, "n/a"}, false);
+  expect({Guard::kAbsent, "n/none"}, true);
+  expect({Guard::kExists, "n/a"}, true);
+  expect({Guard::kExists, "n/none"}, false);
+  expect({Guard::kModEquals, "n/a", at.number}, true);
+  expect({Guard::kModEquals, "n/a", at.number - 1}, false);
+  expect({Guard::kModEquals, "n/none", 0}, false);
+  expect({Guard::kCreateEquals, "n/a", at.number}, true);
+  expect({Guard::kCreateEquals, "n/a", at.number + 1}, false);
 }
 
 TYPED_TEST_P(LogConformance, FiftyChangesAreAllOrNothingInOneRevision) {
@@ -194,13 +194,13 @@ TYPED_TEST_P(LogConformance, AnOpOnAKeyOfTheFormingGroupWaitsForTheNextAndSeesIt
   {
     typename TestFixture::Hold hold(*this);
     for (int i = 0; i < 3; ++i) {
-      Op op = this->PutOp("p/same", std::to_string(i));
-      op.guards = {{Guard::kAbsent, "p/same"}};
-      op.read_on_failure = "p/same";
+      Op op = this->PutOp("n/same", std::to_string(i));
+      op.guards = {{Guard::kAbsent, "n/same"}};
+      op.read_on_failure = "n/same";
       futures.push_back(this->Propose(op));
     }
-    Op guarded = this->PutOp("p/other", "x");
-    guarded.guards = {{Guard::kExists, "p/same"}};
+    Op guarded = this->PutOp("n/other", "x");
+    guarded.guards = {{Guard::kExists, "n/same"}};
     futures.push_back(this->Propose(guarded));
   }
   EXPECT_TRUE(this->Wait(std::move(futures[0])).status.ok());
@@ -217,14 +217,14 @@ TYPED_TEST_P(LogConformance, AnOpWithARefusedGuardDoesNotDisturbItsGroup) {
   std::future<Outcome> refused, taken;
   {
     typename TestFixture::Hold hold(*this);
-    Op op = this->PutOp("p/a", "refused");
-    op.guards = {{Guard::kExists, "p/none"}};
+    Op op = this->PutOp("n/a", "refused");
+    op.guards = {{Guard::kExists, "n/none"}};
     refused = this->Propose(op);
-    taken = this->Propose(this->PutOp("p/a", "taken"));
+    taken = this->Propose(this->PutOp("n/a", "taken"));
   }
   EXPECT_EQ(this->Wait(std::move(refused)).status.code(), Code::kConflict);
   EXPECT_TRUE(this->Wait(std::move(taken)).status.ok());
-  EXPECT_EQ(this->ValueOf("p/a"), "taken");
+  EXPECT_EQ(this->ValueOf("n/a"), "taken");
 }
 
 TYPED_TEST_P(LogConformance, OneThreadsOpsCommitInItsOrder) {
@@ -236,7 +236,7 @@ TYPED_TEST_P(LogConformance, OneThreadsOpsCommitInItsOrder) {
       std::vector<std::future<Outcome>> futures;
       for (int i = 0; i < kOps; ++i)  // every third on a key that all threads write
         futures.push_back(this->Propose(
-            this->PutOp(i % 3 == 0 ? "p/shared" : this->Key(t * kOps + i), std::to_string(i))));
+            this->PutOp(i % 3 == 0 ? "n/shared" : this->Key(t * kOps + i), std::to_string(i))));
       for (auto& future : futures) revisions[t].push_back(this->Wait(std::move(future)).at);
     });
   for (auto& thread : threads) thread.join();
@@ -247,7 +247,7 @@ TYPED_TEST_P(LogConformance, OneThreadsOpsCommitInItsOrder) {
 }
 
 TYPED_TEST_P(LogConformance, AReadBarrierIsNotOlderThanWhatWasAcknowledged) {
-  const Revision at = this->Do(this->PutOp("p/a", "1")).at;
+  const Revision at = this->Do(this->PutOp("n/a", "1")).at;
   std::promise<Result<Revision>> promise;
   this->engine_.log().ReadBarrier(BootClock::now() + this->kWait,
                                   [&](Result<Revision> r) { promise.set_value(std::move(r)); });
@@ -283,21 +283,21 @@ TYPED_TEST_P(LogConformance, BadOpsAreRefusedAndChangeNothing) {
   const auto refused = [&](Op op) { return this->Do(std::move(op)).status.code(); };
   EXPECT_EQ(refused(this->PutOp("r/derived", "x")), Code::kInvalid);
   EXPECT_EQ(refused(this->PutOp("m/applied", "x")), Code::kInvalid);
-  EXPECT_EQ(refused(this->PutOp("p/" + std::string(2000, 'k'), "x")), Code::kInvalid);
-  EXPECT_EQ(refused(this->PutOp("p/a", std::string(17 * 1024, 'v'))), Code::kInvalid);
-  Op twice = this->PutOp("p/a", "1");
-  twice.changes.push_back({false, "p/a", "2"});
+  EXPECT_EQ(refused(this->PutOp("n/" + std::string(2000, 'k'), "x")), Code::kInvalid);
+  EXPECT_EQ(refused(this->PutOp("n/a", std::string(17 * 1024, 'v'))), Code::kInvalid);
+  Op twice = this->PutOp("n/a", "1");
+  twice.changes.push_back({false, "n/a", "2"});
   EXPECT_EQ(refused(twice), Code::kInvalid);
   EXPECT_EQ(this->engine_.view().Applied(), before);
 }
 
 TYPED_TEST_P(LogConformance, AnOpPastItsDeadlineIsNotWritten) {
   std::promise<Outcome> promise;
-  this->engine_.log().Propose(this->PutOp("p/late", "x"),
+  this->engine_.log().Propose(this->PutOp("n/late", "x"),
                               BootClock::now() - std::chrono::seconds(1),
                               [&](const Outcome& outcome) { promise.set_value(outcome); });
   EXPECT_EQ(promise.get_future().get().status.code(), Code::kUnavailable);
-  EXPECT_EQ(this->ValueOf("p/late"), "none");
+  EXPECT_EQ(this->ValueOf("n/late"), "none");
 }
 
 TYPED_TEST_P(LogConformance, StopFinishesWhatIsQueuedAndRefusesTheRest) {
@@ -305,12 +305,12 @@ TYPED_TEST_P(LogConformance, StopFinishesWhatIsQueuedAndRefusesTheRest) {
   for (int i = 0; i < 20; ++i) futures.push_back(this->Propose(this->PutOp(this->Key(i), "x")));
   this->engine_.log().Stop();
   for (auto& future : futures) EXPECT_TRUE(this->Wait(std::move(future)).status.ok());
-  EXPECT_EQ(this->Do(this->PutOp("p/a", "x")).status.code(), Code::kUnavailable);
+  EXPECT_EQ(this->Do(this->PutOp("n/a", "x")).status.code(), Code::kUnavailable);
   this->engine_.log().Stop();
 }
 
 TYPED_TEST_P(LogConformance, AnIdleEngineIsFresh) {
-  this->Do(this->PutOp("p/a", "x"));
+  this->Do(this->PutOp("n/a", "x"));
   const BootTime before = BootClock::now();
   Log::Freshness fresh = this->engine_.log().Fresh();
   while (fresh.fresh_as_of < before && BootClock::now() - before < this->kWait)

@@ -83,14 +83,14 @@ class EmbeddedTest : public LogConformance<EmbeddedEngine> {
 };
 
 TEST_F(EmbeddedTest, AFailedSyncAcknowledgesNothingUntilReopened) {
-  const Revision before = Do(PutOp("p/a", "before")).at;
+  const Revision before = Do(PutOp("n/a", "before")).at;
   engine_.disc().FailSync(1);
   // The log may hold it: whether it does shows when the store is reopened.
-  EXPECT_EQ(Do(PutOp("p/a", "perhaps")).status.code(), Code::kOutcomeUnknown);
+  EXPECT_EQ(Do(PutOp("n/a", "perhaps")).status.code(), Code::kOutcomeUnknown);
   EXPECT_EQ(engine_.view().Applied(), before);
-  EXPECT_EQ(ValueOf("p/a"), "before");
+  EXPECT_EQ(ValueOf("n/a"), "before");
   for (const bool frees_space : {false, true}) {
-    Op op = PutOp("p/b", "x");
+    Op op = PutOp("n/b", "x");
     op.frees_space = frees_space;
     const Outcome refused = Do(op);
     EXPECT_EQ(refused.status.code(), Code::kUnavailable);
@@ -101,9 +101,9 @@ TEST_F(EmbeddedTest, AFailedSyncAcknowledgesNothingUntilReopened) {
   EXPECT_FALSE(engine_.log().Fresh().reason.empty());
   engine_.Crash();
   EXPECT_TRUE(engine_.log().Fresh().healthy);
-  EXPECT_EQ(ValueOf("p/a"), "before");
-  EXPECT_EQ(ValueOf("p/b"), "none");
-  EXPECT_EQ(Do(PutOp("p/b", "x")).at.number, before.number + 1);
+  EXPECT_EQ(ValueOf("n/a"), "before");
+  EXPECT_EQ(ValueOf("n/b"), "none");
+  EXPECT_EQ(Do(PutOp("n/b", "x")).at.number, before.number + 1);
 }
 
 // A write that was never acknowledged lies on the disc in part, or whole.
@@ -111,7 +111,7 @@ TEST_F(EmbeddedTest, ATornWriteIsForgottenAndTheStoreOpensWithoutRepair) {
   int whole = 0;
   for (int seed = 0; seed < 20; ++seed) {
     std::mt19937_64 torn(static_cast<uint64_t>(seed));
-    const std::string key = "p/" + std::to_string(seed), value(10'000, 'x');
+    const std::string key = "n/" + std::to_string(seed), value(10'000, 'x');
     const Revision before = Do(PutOp(key, "before")).at;
     engine_.disc().fail_syncs = true;  // all: a compaction may come first
     EXPECT_EQ(Do(PutOp(key, value)).status.code(), Code::kOutcomeUnknown);
@@ -129,48 +129,48 @@ TEST_F(EmbeddedTest, ATornWriteIsForgottenAndTheStoreOpensWithoutRepair) {
 }
 
 TEST_F(EmbeddedTest, WithoutSpaceOnlyOpsThatFreeSomeGoThroughAndItGoesOnByItselfLater) {
-  ASSERT_TRUE(Do(PutOp("p/a", "1")).status.ok());
+  ASSERT_TRUE(Do(PutOp("n/a", "1")).status.ok());
   engine_.disc().SetFree(0);
   for (int i = 0; i < 3; ++i) {
-    const Outcome refused = Do(PutOp("p/a", "2"));
+    const Outcome refused = Do(PutOp("n/a", "2"));
     EXPECT_EQ(refused.status.code(), Code::kOverloaded);
     EXPECT_TRUE(refused.status.retry_after().has_value());
-    EXPECT_EQ(ValueOf("p/a"), std::to_string(i == 0 ? 1 : i + 9));
-    Op withdraw = PutOp("p/a", std::to_string(i + 10));
+    EXPECT_EQ(ValueOf("n/a"), std::to_string(i == 0 ? 1 : i + 9));
+    Op withdraw = PutOp("n/a", std::to_string(i + 10));
     withdraw.frees_space = true;
     EXPECT_TRUE(Do(withdraw).status.ok()) << "nothing but the ballast has room for it";
     EXPECT_TRUE(engine_.log().Fresh().healthy);
   }
   engine_.disc().SetFree(1ull << 40);
-  EXPECT_TRUE(Do(PutOp("p/a", "5")).status.ok());
+  EXPECT_TRUE(Do(PutOp("n/a", "5")).status.ok());
   engine_.Crash();
-  EXPECT_EQ(ValueOf("p/a"), "5");
+  EXPECT_EQ(ValueOf("n/a"), "5");
 }
 
 TEST_F(EmbeddedTest, WithoutAnyRoomNothingGoesThroughUntilThereIsSome) {
-  ASSERT_TRUE(Do(PutOp("p/a", "1")).status.ok());
+  ASSERT_TRUE(Do(PutOp("n/a", "1")).status.ok());
   engine_.disc().SetFree(0);
-  Op withdraw = PutOp("p/a", "2");
+  Op withdraw = PutOp("n/a", "2");
   withdraw.frees_space = true;
   ASSERT_TRUE(Do(withdraw).status.ok());
   engine_.disc().SetFree(0);  // the ballast too went to others
-  EXPECT_EQ(Do(PutOp("p/a", "3")).status.code(), Code::kOverloaded);
+  EXPECT_EQ(Do(PutOp("n/a", "3")).status.code(), Code::kOverloaded);
   EXPECT_EQ(Do(withdraw).status.code(), Code::kOverloaded);
   EXPECT_FALSE(engine_.log().Fresh().healthy);
   engine_.disc().SetFree(1ull << 40);
   ASSERT_TRUE(WaitHealthy());
-  EXPECT_TRUE(Do(PutOp("p/a", "5")).status.ok());
+  EXPECT_TRUE(Do(PutOp("n/a", "5")).status.ok());
   engine_.Crash();
-  EXPECT_EQ(ValueOf("p/a"), "5");
+  EXPECT_EQ(ValueOf("n/a"), "5");
 }
 
 TEST_F(EmbeddedTest, BelowTheReserveOnlyOpsThatFreeSpaceGoThrough) {
-  ASSERT_TRUE(Do(PutOp("p/a", "1")).status.ok());
+  ASSERT_TRUE(Do(PutOp("n/a", "1")).status.ok());
   engine_.disc().SetFree(1 << 20);
-  const Outcome refused = Do(PutOp("p/a", "2"));
+  const Outcome refused = Do(PutOp("n/a", "2"));
   EXPECT_EQ(refused.status.code(), Code::kOverloaded);
   EXPECT_TRUE(refused.status.retry_after().has_value());
-  Op withdraw = PutOp("p/a", "3");
+  Op withdraw = PutOp("n/a", "3");
   withdraw.frees_space = true;
   EXPECT_TRUE(Do(withdraw).status.ok());
   EXPECT_TRUE(engine_.log().Fresh().healthy);
@@ -217,9 +217,9 @@ TEST_F(EmbeddedTest, AFullQueueRefusesAtOnce) {
     EXPECT_EQ(refused, 10u);
   }
   const BootTime until = BootClock::now() + kWait;
-  Outcome outcome = Do(PutOp("p/a", "x"));
+  Outcome outcome = Do(PutOp("n/a", "x"));
   while (outcome.status.code() == Code::kOverloaded && BootClock::now() < until)
-    outcome = Do(PutOp("p/a", "x"));
+    outcome = Do(PutOp("n/a", "x"));
   EXPECT_TRUE(outcome.status.ok());
   EXPECT_EQ(refused, 10u);
 }
