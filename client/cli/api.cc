@@ -184,7 +184,7 @@ Result<pb::DrainResponse> Api::Drain(const pb::DrainRequest& request, millisecon
       [&](auto& stub, auto&, auto* context, auto* out) {
         return stub.Drain(context, request, out);
       },
-      timeout);
+      timeout * static_cast<int>(impl_->servers.size()));  // each may have all of it
 }
 
 Result<pb::ListResponse> Api::List(const pb::ListRequest& request) {

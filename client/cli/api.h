@@ -33,7 +33,7 @@ class Api {
   Result<pb::ListResponse> List(const pb::ListRequest& request);
   Result<pb::SetPolicyResponse> SetPolicy(const pb::SetPolicyRequest& request);
   Result<pb::GetPolicyResponse> GetPolicy(const pb::GetPolicyRequest& request);
-  /// `timeout` of its own: it may wait for acknowledgements.
+  /// `timeout` of its own, at each server: it may wait for acknowledgements.
   Result<pb::DrainResponse> Drain(const pb::DrainRequest& request,
                                   std::chrono::milliseconds timeout);
   Result<pb::HistoryResponse> History(const pb::HistoryRequest& request);

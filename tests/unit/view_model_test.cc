@@ -19,6 +19,7 @@ struct Model {
   };
   std::map<std::string, Session> sessions;  // live
   std::map<std::string, std::map<std::string, Claim>> addresses;
+  std::map<std::string, int> policies;
 
   bool Live(const Claim& c) const {
     return !c.ended && !c.kept && !c.dead &&
@@ -71,12 +72,23 @@ struct Model {
         out += " " + url + "/" + std::string(EndpointStateName(static_cast<EndpointState>(state)));
     return out;
   }
+  int PolicyAt(const std::string& address) const {
+    const auto found = policies.find(address);
+    return found == policies.end() ? 0 : found->second;
+  }
+  // And the policy: that of the address asked for, else of the one that matches.
   std::string Resolve(const std::string& text) const {
+    const auto with = [](const std::string& answer, int policy) {
+      return answer + " policy " + std::to_string(policy);
+    };
     const Address address = A(text);
-    if (auto row = RowAt(text, false)) return *row;
-    for (size_t depth = address.depth(); depth-- > 0;)
-      if (auto row = RowAt(address.Ancestor(depth).text(), true)) return *row;
-    return "NOT_FOUND";
+    const bool own = policies.contains(text);
+    if (auto row = RowAt(text, false)) return with(*row, PolicyAt(text));
+    for (size_t depth = address.depth(); depth-- > 0;) {
+      const std::string above = address.Ancestor(depth).text();
+      if (auto row = RowAt(above, true)) return with(*row, PolicyAt(own ? text : above));
+    }
+    return own ? with("NO_ENDPOINT " + text + " total=0:", PolicyAt(text)) : with("NOT_FOUND", 0);
   }
   std::string All() const {
     std::string out;
@@ -139,6 +151,18 @@ class ViewModelTest : public ViewTest {
       return;
     }
   }
+  void SetPolicy() {
+    const std::string address = AnyAddress();
+    record::AddressPolicy policy;
+    if (random_(3) == 0) {
+      policy.mutable_ended();
+      model_.policies.erase(address);
+    } else {
+      policy.set_policy(static_cast<pb::Policy>(random_(3)));
+      model_.policies[address] = policy.policy();
+    }
+    driver_->Put(keys::Policy(A(address)), policy.SerializeAsString());
+  }
   void EndSome() {
     std::vector<std::string> ids;
     const pb::Reason reason = random_(3) == 0 ? pb::REASON_CLOSED : pb::REASON_EXPIRED;
@@ -164,7 +188,7 @@ class ViewModelTest : public ViewTest {
     }
   }
   void Step() {
-    switch (random_(9)) {
+    switch (random_(10)) {
       case 0:
         driver_->Open("s" + std::to_string(++opened_));
         model_.sessions["s" + std::to_string(opened_)] = {};
@@ -188,6 +212,9 @@ class ViewModelTest : public ViewTest {
       case 4:
         Sweep();
         break;
+      case 5:
+        SetPolicy();
+        break;
       default:
         Register();
     }
@@ -200,6 +227,13 @@ class ViewModelTest : public ViewTest {
     ASSERT_TRUE(history.ParseFromString(published_.back()->events));
     published_.clear();
     for (const pb::Event& e : history.events()) {
+      if (e.kind() == pb::Event::KIND_POLICY) {
+        if (e.has_policy())
+          followed_policies_[e.address()] = e.policy();
+        else
+          followed_policies_.erase(e.address());
+        continue;
+      }
       std::string instance;
       for (size_t i = 0; i < e.instance().size(); i += 2)
         instance += static_cast<char>(std::stoi(e.instance().substr(i, 2), nullptr, 16));
@@ -224,7 +258,7 @@ class ViewModelTest : public ViewTest {
   Random random_{seed_};
   Model model_;
   int opened_ = 0;
-  std::map<std::string, int> followed_;
+  std::map<std::string, int> followed_, followed_policies_;
 };
 
 TEST_F(ViewModelTest, RowsAndEventsAreThoseOfAModelThatComputesThemAnew) {
@@ -233,9 +267,11 @@ TEST_F(ViewModelTest, RowsAndEventsAreThoseOfAModelThatComputesThemAnew) {
     Step();
     Follow();
     ASSERT_EQ(Followed(), model_.All()) << "step " << step << ", seed " << seed_;
+    ASSERT_EQ(followed_policies_, model_.policies) << "step " << step << ", seed " << seed_;
     for (int i = 0; i < 2; ++i) {
       const std::string asked = AnyAddress() + (random_(3) == 0 ? "/z" : "");
-      ASSERT_EQ(Answer(*view_, asked), model_.Resolve(asked))
+      const std::string policy = " policy " + std::to_string(RowOf(*view_, asked).policy());
+      ASSERT_EQ(Answer(*view_, asked) + policy, model_.Resolve(asked))
           << asked << ", step " << step << ", seed " << seed_;
     }
     if (step == 10000) Reopen();
