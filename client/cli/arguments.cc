@@ -55,6 +55,8 @@ constexpr VerbText kTexts[] = {
      "dw request //demo/upper 'make me loud'", 2, 2},
     {"explain", "ADDRESS", "Why an address has the answer it has", "dw explain //demo/upper", 1, 1},
     {"status", "", "The directory's state", "dw status -o json", 0, 0},
+    {"completion", "bash|zsh|fish", "A script by which the shell completes what is typed",
+     "source <(dw completion bash)", 1, 1},
     {"version", "", "The version of dw", "dw version", 0, 0},
 };
 
@@ -114,14 +116,34 @@ Result<Revision> NamedRevision(std::string_view what, std::string_view text) {
   return Status(Code::kInvalid, std::string(what) + ": " + value.status().message());
 }
 
+constexpr std::pair<std::string_view, Format> kFormats[] = {
+    {"table", Format::kTable}, {"wide", Format::kWide},       {"short", Format::kShort},
+    {"json", Format::kJson},   {"jsonl", Format::kJsonLines}, {"name", Format::kName}};
+
 Result<Format> ParseFormat(std::string_view text) {
-  constexpr std::pair<std::string_view, Format> kFormats[] = {
-      {"table", Format::kTable}, {"wide", Format::kWide},       {"short", Format::kShort},
-      {"json", Format::kJson},   {"jsonl", Format::kJsonLines}, {"name", Format::kName}};
   for (const auto& [name, format] : kFormats)
     if (name == text) return format;
   return Status(Code::kInvalid,
                 "-o " + Shown(text) + " is none of table, wide, short, json, jsonl, name");
+}
+
+void AddGlobals(CLI::App& app, Typed& typed) {
+  app.formatter(std::make_shared<HelpPage>());
+  app.require_subcommand(0, 1);
+  app.footer("dw VERB --help shows a verb's flags and an example.\n\n" + std::string(kExitCodes));
+  app.set_version_flag("--version", "dw " DATAWIRE_VERSION, "Prints the version");
+  app.add_option("--directory", typed.directory,
+                 "The directory's servers (else $DATAWIRE_DIRECTORY, the config files, "
+                 "127.0.0.1:7400)")
+      ->type_name("HOST:PORT[,...]");
+  app.add_option("--timeout", typed.timeout, "Of a call or a message (default 5s)")
+      ->type_name("DURATION");
+  app.add_option("--wait", typed.wait,
+                 "Keeps trying so long when the directory or an endpoint is not there (default 0s: "
+                 "fails at once)")
+      ->type_name("DURATION");
+  app.add_option("-o,--output", typed.format, "table, wide, short, json, jsonl or name")
+      ->type_name("FORMAT");
 }
 
 void AddVerbs(CLI::App& app, Typed& typed) {
@@ -220,6 +242,25 @@ Status CheckWords(const VerbText& text, const Arguments& out) {
   return {};
 }
 
+// The flags of a page, without --help and --version.
+std::vector<FlagShape> FlagsOf(const CLI::App& app) {
+  std::vector<FlagShape> flags;
+  for (const CLI::Option* option : app.get_options()) {
+    if (option->get_positional() || option == app.get_help_ptr() || option->check_name("--version"))
+      continue;
+    FlagShape flag;
+    for (const std::string& name : option->get_snames()) flag.spellings.push_back("-" + name);
+    for (const std::string& name : option->get_lnames()) flag.spellings.push_back("--" + name);
+    flag.what = option->get_description();
+    flag.takes_value = option->get_items_expected_max() > 0;
+    if (option->check_name("--output"))
+      for (const auto& [name, format] : kFormats) flag.values.emplace_back(name);
+    if (option->check_name("--check")) flag.values = {"tcp"};
+    flags.push_back(std::move(flag));
+  }
+  return flags;
+}
+
 std::string Verbs() {
   std::string names;
   for (const VerbText& text : kTexts) names += (names.empty() ? "" : ", ") + std::string(text.name);
@@ -274,26 +315,30 @@ Result<Revision> ParseRevision(std::string_view text) {
   return Status(Code::kInvalid, "revision " + Shown(text) + " is not EPOCH:NUMBER, such as 1:42");
 }
 
+CommandShape ShapeOfDw() {
+  Arguments unused;
+  Typed typed;
+  CLI::App app;
+  AddGlobals(app, typed);
+  AddVerbs(app, typed);
+  AddFlags(app, typed, unused);
+  CommandShape command{{}, FlagsOf(app)};
+  for (const VerbText& text : kTexts) {
+    VerbShape verb{std::string(text.name),
+                   std::string(text.what),
+                   FlagsOf(*app.get_subcommand(std::string(text.name))),
+                   {}};
+    if (verb.name == "completion") verb.choices.assign(std::begin(kShells), std::end(kShells));
+    command.verbs.push_back(std::move(verb));
+  }
+  return command;
+}
+
 Result<Arguments> ParseArguments(int argc, const char* const* argv, std::string* help) {
   Arguments out;
   Typed typed;
   CLI::App app{"Datawire: sends messages to names, and shows who answers for them.", "dw"};
-  app.formatter(std::make_shared<HelpPage>());
-  app.require_subcommand(0, 1);
-  app.footer("dw VERB --help shows a verb's flags and an example.\n\n" + std::string(kExitCodes));
-  app.set_version_flag("--version", "dw " DATAWIRE_VERSION, "Prints the version");
-  app.add_option("--directory", typed.directory,
-                 "The directory's servers (else $DATAWIRE_DIRECTORY, the config files, "
-                 "127.0.0.1:7400)")
-      ->type_name("HOST:PORT[,...]");
-  app.add_option("--timeout", typed.timeout, "Of a call or a message (default 5s)")
-      ->type_name("DURATION");
-  app.add_option("--wait", typed.wait,
-                 "Keeps trying so long when the directory or an endpoint is not there (default 0s: "
-                 "fails at once)")
-      ->type_name("DURATION");
-  app.add_option("-o,--output", typed.format, "table, wide, short, json, jsonl or name")
-      ->type_name("FORMAT");
+  AddGlobals(app, typed);
   AddVerbs(app, typed);
   AddFlags(app, typed, out);
   // What follows a bare -- is nobody's flag.

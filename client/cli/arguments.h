@@ -9,6 +9,7 @@
 #include <string_view>
 #include <vector>
 
+#include "completion.h"
 #include "datawire/result.h"
 #include "datawire/revision.h"
 
@@ -45,6 +46,9 @@ struct Arguments {
 
 /// Parses the command line. The text of --help or --version goes to `help`. kInvalid: one line.
 Result<Arguments> ParseArguments(int argc, const char* const* argv, std::string* help);
+
+/// What ParseArguments takes.
+CommandShape ShapeOfDw();
 
 /// `500ms`, `5s`, `2m`, `1h`; a plain number is refused: its unit would be a guess.
 Result<std::chrono::milliseconds> ParseDuration(std::string_view text);

@@ -14,15 +14,17 @@ struct Verb {
   Result<int> (*run)(Session&);
 };
 constexpr Verb kVerbs[] = {
-    {"resolve", Resolve},     {"list", List},         {"tree", Tree},       {"watch", Watch},
-    {"register", Register},   {"withdraw", Withdraw}, {"explain", Explain}, {"status", ShowStatus},
-    {"version", ShowVersion}, {"send", Send},         {"receive", Receive}, {"request", Request},
+    {"resolve", Resolve},     {"list", List},         {"tree", Tree},
+    {"watch", Watch},         {"register", Register}, {"withdraw", Withdraw},
+    {"explain", Explain},     {"status", ShowStatus}, {"completion", ShowCompletion},
+    {"version", ShowVersion}, {"send", Send},         {"receive", Receive},
+    {"request", Request},
 };
 
 bool AsksDirectory(const Arguments& arguments) {
   if (arguments.verb == "send" || arguments.verb == "request")
     return !IsPhysical(arguments.words.front());
-  return arguments.verb != "version";
+  return arguments.verb != "version" && arguments.verb != "completion";
 }
 
 Result<int> Run(const Arguments& arguments, Console& console) {

@@ -28,6 +28,7 @@ Result<int> Register(Session& session);
 Result<int> Withdraw(Session& session);
 Result<int> Explain(Session& session);
 Result<int> ShowStatus(Session& session);
+Result<int> ShowCompletion(Session& session);
 Result<int> ShowVersion(Session& session);
 Result<int> Send(Session& session);
 Result<int> Receive(Session& session);
