@@ -33,6 +33,8 @@ class Api {
   Result<pb::ListResponse> List(const pb::ListRequest& request);
   Result<pb::ExplainResponse> Explain(const pb::ExplainRequest& request);
   Result<pb::StatusResponse> GetStatus();
+  /// One page, as List.
+  Result<pb::ExportResponse> Export(const pb::ExportRequest& request);
 
   /// Runs one Watch stream until it breaks, is silent for 10 s, `take` returns false, or Cancel.
   /// kCancelled after the latter two. The servers take turns.

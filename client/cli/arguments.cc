@@ -55,8 +55,12 @@ constexpr VerbText kTexts[] = {
      "dw request //demo/upper 'make me loud'", 2, 2},
     {"explain", "ADDRESS", "Why an address has the answer it has", "dw explain //demo/upper", 1, 1},
     {"status", "", "The directory's state", "dw status -o json", 0, 0},
+    {"export", "", "The static registrations at one revision, as lines of JSON",
+     "dw export > directory.jsonl", 0, 0},
+    {"import", "FILE", "Registers what an export holds; cut off, it goes on with --merge",
+     "dw import directory.jsonl", 1, 1},
     {"completion", "bash|zsh|fish", "A script by which the shell completes what is typed",
-     "source <(dw completion bash)", 1, 1},
+     "dw completion bash", 1, 1},
     {"version", "", "The version of dw", "dw version", 0, 0},
 };
 
@@ -171,6 +175,9 @@ void AddFlags(CLI::App& app, Typed& typed, Arguments& out) {
   option(of("watch"), "--after", typed.after, "EPOCH:NUMBER",
          "Changes after it; without: what there is first");
   of("withdraw")->add_flag("--sessions", out.sessions, "Those that sessions hold, too");
+  of("import")->add_flag("--merge", out.merge,
+                         "Into a directory that holds registrations: those of the same address "
+                         "and URL are replaced");
   of("send")->add_flag("--presettled", out.presettled,
                        "At most once: may be lost, nobody confirms it");
   option(of("receive"), "--listen", out.listen, "HOST:PORT", "Default 127.0.0.1:0, any free port");

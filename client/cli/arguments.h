@@ -36,7 +36,7 @@ struct Arguments {
   std::optional<std::chrono::milliseconds> max_stale;
   std::optional<Revision> min_revision, after;
   bool is_static = false, subtree = false, sessions = false, presettled = false;
-  bool check_tcp = false;
+  bool check_tcp = false, merge = false;
   uint32_t priority = 0, weight = 0;
   std::string region, zone, listen;
   std::map<std::string, std::string> labels;

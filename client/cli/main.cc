@@ -18,7 +18,7 @@ constexpr Verb kVerbs[] = {
     {"watch", Watch},         {"register", Register}, {"withdraw", Withdraw},
     {"explain", Explain},     {"status", ShowStatus}, {"completion", ShowCompletion},
     {"version", ShowVersion}, {"send", Send},         {"receive", Receive},
-    {"request", Request},
+    {"request", Request},     {"export", Export},     {"import", Import},
 };
 
 bool AsksDirectory(const Arguments& arguments) {

@@ -29,6 +29,8 @@ Result<int> Withdraw(Session& session);
 Result<int> Explain(Session& session);
 Result<int> ShowStatus(Session& session);
 Result<int> ShowCompletion(Session& session);
+Result<int> Export(Session& session);
+Result<int> Import(Session& session);
 Result<int> ShowVersion(Session& session);
 Result<int> Send(Session& session);
 Result<int> Receive(Session& session);

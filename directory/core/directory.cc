@@ -1,6 +1,7 @@
 #include "core/directory.h"
 
 #include "core/explain.h"
+#include "core/export.h"
 #include "core/ground.h"
 #include "core/list.h"
 #include "core/resolve.h"
@@ -26,6 +27,7 @@ class Core final : public Directory {
         records_(std::make_shared<StaticRecords>(ground_)),
         sweeper_(std::make_shared<Sweeper>(ground_)),
         list_(ground_),
+        export_(ground_),
         started_(now) {}
   ~Core() override { resolve_->Stop(); }
 
@@ -48,6 +50,7 @@ class Core final : public Directory {
     resolve_->Tick(now);
     hub_->Tick(now);
     list_.Tick(now);
+    export_.Tick(now);
     sweeper_->Tick(now, tethers_->healthy_clock());
   }
 
@@ -70,6 +73,9 @@ class Core final : public Directory {
     return directory::Explain(*ground_, *tethers_, request);
   }
   pb::StatusResponse GetStatus() override;
+  Result<pb::ExportResponse> Export(const pb::ExportRequest& request) override {
+    return export_.Export(request);
+  }
 
   std::unique_ptr<Tether> OpenTether(const Peer& peer, Stream& stream) override {
     return tethers_->OpenTether(peer, stream);
@@ -113,6 +119,7 @@ class Core final : public Directory {
   const std::shared_ptr<StaticRecords> records_;
   const std::shared_ptr<Sweeper> sweeper_;
   ListVerb list_;
+  ExportVerb export_;
   const BootTime started_;
 };
 

@@ -86,6 +86,7 @@ class Directory {
   virtual Result<pb::ListResponse> List(const pb::ListRequest& request) = 0;
   virtual Result<pb::ExplainResponse> Explain(const pb::ExplainRequest& request) = 0;
   virtual pb::StatusResponse GetStatus() = 0;
+  virtual Result<pb::ExportResponse> Export(const pb::ExportRequest& request) = 0;
 
   /// The Stream outlives what is returned.
   virtual std::unique_ptr<Tether> OpenTether(const Peer& peer, Stream& stream) = 0;

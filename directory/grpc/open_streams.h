@@ -21,10 +21,12 @@ enum class Verb {
   kList,
   kWatch,
   kExplain,
-  kStatus
+  kStatus,
+  kExport
 };
-inline constexpr std::array<std::string_view, 9> kVerbNames = {
-    "resolve", "subscribe", "tether", "register", "withdraw", "list", "watch", "explain", "status"};
+inline constexpr std::array<std::string_view, 10> kVerbNames = {
+    "resolve", "subscribe", "tether",  "register", "withdraw",
+    "list",    "watch",     "explain", "status",   "export"};
 
 /// Finished calls and streams by verb and code. Thread-safe.
 class CallCounts {

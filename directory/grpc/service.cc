@@ -136,7 +136,11 @@ class DirectoryService final : public RawUnaries<RawStreams<pb::Directory::Servi
   Shared& shared_;
 };
 
-class AdminService final : public pb::Admin::WithRawCallbackMethod_Status<pb::Admin::Service> {
+template <typename Base>
+using RawAdmin =
+    pb::Admin::WithRawCallbackMethod_Status<pb::Admin::WithRawCallbackMethod_Export<Base>>;
+
+class AdminService final : public RawAdmin<pb::Admin::Service> {
  public:
   explicit AdminService(Shared& shared) : shared_(shared) {}
 
@@ -146,6 +150,15 @@ class AdminService final : public pb::Admin::WithRawCallbackMethod_Status<pb::Ad
         shared_, Verb::kStatus, context, request, response,
         [this](const pb::StatusRequest&, const auto& done) {
           done(Result<pb::StatusResponse>(shared_.directory.GetStatus()));
+        });
+  }
+
+  grpc::ServerUnaryReactor* Export(CallbackServerContext* context, const ByteBuffer* request,
+                                   ByteBuffer* response) override {
+    return Unary<pb::ExportResponse, pb::ExportRequest>(
+        shared_, Verb::kExport, context, request, response,
+        [this](const pb::ExportRequest& parsed, const auto& done) {
+          done(shared_.directory.Export(parsed));
         });
   }
 
