@@ -17,7 +17,8 @@ struct Config {
   std::string node_id;
   std::string cluster_id;   ///< for `init`; empty: a random one
   std::string import_file;  ///< an export to make the data from
-  uint64_t epoch = 0;       ///< for `import_file`; 0: the backup's + 1
+  std::string restore;      ///< a snapshot to make the data from
+  uint64_t epoch = 0;       ///< for `import_file` and `restore`; 0: the backup's + 1
   HostPort listen, http_listen;
 };
 

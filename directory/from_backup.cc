@@ -12,6 +12,7 @@
 #include "core/directory.h"
 #include "datawire/wire_export.h"
 #include "engine/embedded.h"
+#include "view/checkpoint.h"
 #include "view/view.h"
 
 namespace datawire::directory {
@@ -136,6 +137,27 @@ Result<Made> MakeFromExport(const std::string& file, const std::string& data, ui
   Incoming incoming;
   DW_RETURN_IF_ERROR(incoming.Make(data));
   DW_RETURN_IF_ERROR(Fill(file, incoming.path().string(), {made.cluster_id, made.epoch}));
+  DW_RETURN_IF_ERROR(incoming.Publish());
+  return made;
+}
+
+Result<Made> MakeFromSnapshot(const std::string& snapshot, const std::string& data,
+                              uint64_t epoch) {
+  DW_ASSIGN(const StoreFacts facts, ReadSnapshot(snapshot, Depth::kWhole));
+  Made made{.cluster_id = facts.cluster_id,
+            .registrations = facts.registrations,
+            .sessions = facts.sessions};
+  DW_ASSIGN(made.epoch, EpochAfter(facts.at.epoch, epoch));
+  Incoming incoming;
+  DW_RETURN_IF_ERROR(incoming.Make(data));
+  std::error_code error;
+  for (fs::directory_iterator it(snapshot, error), end; !error && it != end; it.increment(error)) {
+    if (!it->is_regular_file()) continue;
+    fs::copy_file(it->path(), incoming.path() / it->path().filename(), error);
+    if (error) return Failed("cannot copy " + it->path().string(), error);
+  }
+  if (error) return Failed("snapshot " + snapshot + " cannot be read", error);
+  DW_RETURN_IF_ERROR(SetEpoch(incoming.path().string(), made.epoch));
   DW_RETURN_IF_ERROR(incoming.Publish());
   return made;
 }

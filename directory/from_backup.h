@@ -14,10 +14,14 @@ namespace datawire::directory {
 /// What was made. Value.
 struct Made {
   std::string cluster_id;
-  uint64_t epoch = 0, registrations = 0;
+  uint64_t epoch = 0, registrations = 0, sessions = 0;
 };
 
 /// From the export `file`: its static registrations. kInvalid: it is no export, or is cut off.
 Result<Made> MakeFromExport(const std::string& file, const std::string& data, uint64_t epoch);
+
+/// From a copy of `snapshot`, which is checked as a whole before. All it holds is there again,
+/// sessions too; they have their grace when the directory opens.
+Result<Made> MakeFromSnapshot(const std::string& snapshot, const std::string& data, uint64_t epoch);
 
 }  // namespace datawire::directory

@@ -97,6 +97,14 @@ class Ticker {
   std::thread thread_;
 };
 
+void LogMade(const char* how, const std::string& from, const Made& made, Logger& logger) {
+  logger.Info(how, {{"from", from},
+                    {"registrations", std::to_string(made.registrations)},
+                    {"sessions", std::to_string(made.sessions)},
+                    {"cluster", made.cluster_id},
+                    {"epoch", std::to_string(made.epoch)}});
+}
+
 Result<std::unique_ptr<View>> OpenView(const Config& config, const std::string& data,
                                        Logger& logger) {
   std::error_code none;
@@ -109,16 +117,17 @@ Result<std::unique_ptr<View>> OpenView(const Config& config, const std::string& 
     return View::Create(data, View::Authority{.cluster_id = "dev", .epoch = second});
   }
   // A start that fails must not leave an initialised directory, which the next one refuses.
-  if (config.init || !config.import_file.empty()) {
+  if (config.init || !config.import_file.empty() || !config.restore.empty()) {
     DW_RETURN_IF_ERROR(TryBind(config.listen));
     DW_RETURN_IF_ERROR(TryBind(config.http_listen));
   }
   if (!config.import_file.empty()) {
     DW_ASSIGN(const Made made, MakeFromExport(config.import_file, data, config.epoch));
-    logger.Info("imported", {{"file", config.import_file},
-                             {"registrations", std::to_string(made.registrations)},
-                             {"cluster", made.cluster_id},
-                             {"epoch", std::to_string(made.epoch)}});
+    LogMade("imported", config.import_file, made, logger);
+  }
+  if (!config.restore.empty()) {
+    DW_ASSIGN(const Made made, MakeFromSnapshot(config.restore, data, config.epoch));
+    LogMade("restored", config.restore, made, logger);
   }
   if (config.init) {
     const std::string id = config.cluster_id.empty() ? RandomHex(8) : config.cluster_id;

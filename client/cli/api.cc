@@ -202,6 +202,18 @@ Result<pb::ExportResponse> Api::Export(const pb::ExportRequest& request) {
                                                });
 }
 
+Result<pb::SnapshotResponse> Api::SaveSnapshot(const pb::SnapshotRequest& request) {
+  return impl_->Invoke<pb::SnapshotResponse>([&](auto&, auto& admin, auto* context, auto* out) {
+    return admin.Snapshot(context, request, out);
+  });
+}
+
+Result<pb::SnapshotResponse> Api::VerifySnapshot(const pb::SnapshotRequest& request) {
+  return impl_->Invoke<pb::SnapshotResponse>([&](auto&, auto& admin, auto* context, auto* out) {
+    return admin.VerifySnapshot(context, request, out);
+  });
+}
+
 Status Api::Watch(const pb::WatchRequest& request,
                   const std::function<bool(const pb::WatchResponse&)>& take) {
   grpc::ClientContext context;

@@ -25,6 +25,7 @@ constexpr char kExitCodes[] =
     "  8    not accepted, or outcome unknown\n"
     "  130  interrupted\n";
 
+constexpr char kTimeout[] = "5s", kSnapshotTimeout[] = "10m";
 constexpr milliseconds kDurationMost = std::chrono::hours(24 * 365);
 
 // What a verb is called with, and what its help shows.
@@ -55,10 +56,11 @@ constexpr VerbText kTexts[] = {
      "dw request //demo/upper 'make me loud'", 2, 2},
     {"explain", "ADDRESS", "Why an address has the answer it has", "dw explain //demo/upper", 1, 1},
     {"status", "", "The directory's state", "dw status -o json", 0, 0},
-    {"export", "", "The static registrations at one revision, as lines of JSON",
-     "dw export > directory.jsonl", 0, 0},
+    {"export", "", "The static registrations at one revision, as lines of JSON", "dw export", 0, 0},
     {"import", "FILE", "Registers what an export holds; cut off, it goes on with --merge",
      "dw import directory.jsonl", 1, 1},
+    {"snapshot", "save|verify DIR", "A copy of the whole store, in DIR on the server's disc",
+     "dw snapshot save /var/backups/datawire-1", 2, 2},
     {"completion", "bash|zsh|fish", "A script by which the shell completes what is typed",
      "dw completion bash", 1, 1},
     {"version", "", "The version of dw", "dw version", 0, 0},
@@ -91,7 +93,8 @@ class HelpPage : public CLI::Formatter {
 // refusal is a line of ours.
 struct Typed {
   std::optional<std::string> directory, max_stale, min_revision, after, check;
-  std::string timeout = "5s", wait = "0s", format = "table", ttl = "15s", priority = "0",
+  std::optional<std::string> timeout;
+  std::string wait = "0s", format = "table", ttl = "15s", priority = "0",
               weight = std::to_string(limits::kWeightDefault), count = "0";
   std::vector<std::string> words, labels;
 };
@@ -140,7 +143,7 @@ void AddGlobals(CLI::App& app, Typed& typed) {
                  "The directory's servers (else $DATAWIRE_DIRECTORY, the config files, "
                  "127.0.0.1:7400)")
       ->type_name("HOST:PORT[,...]");
-  app.add_option("--timeout", typed.timeout, "Of a call or a message (default 5s)")
+  app.add_option("--timeout", typed.timeout, "Of a call or a message (default 5s; snapshot 10m)")
       ->type_name("DURATION");
   app.add_option("--wait", typed.wait,
                  "Keeps trying so long when the directory or an endpoint is not there (default 0s: "
@@ -200,9 +203,11 @@ void AddFlags(CLI::App& app, Typed& typed, Arguments& out) {
 
 Status Convert(const Typed& typed, Arguments& out) {
   if (typed.directory) out.directory = {*typed.directory};
-  DW_ASSIGN(out.timeout, NamedDuration("--timeout", typed.timeout));
+  const std::string timeout =
+      typed.timeout.value_or(out.verb == "snapshot" ? kSnapshotTimeout : kTimeout);
+  DW_ASSIGN(out.timeout, NamedDuration("--timeout", timeout));
   if (out.timeout.count() == 0)
-    return {Code::kInvalid, "--timeout " + Shown(typed.timeout) + " must be more than 0"};
+    return {Code::kInvalid, "--timeout " + Shown(timeout) + " must be more than 0"};
   DW_ASSIGN(out.wait, NamedDuration("--wait", typed.wait));
   DW_ASSIGN(out.format, ParseFormat(typed.format));
   DW_ASSIGN(out.ttl, NamedDuration("--ttl", typed.ttl));
@@ -336,6 +341,7 @@ CommandShape ShapeOfDw() {
                    FlagsOf(*app.get_subcommand(std::string(text.name))),
                    {}};
     if (verb.name == "completion") verb.choices.assign(std::begin(kShells), std::end(kShells));
+    if (verb.name == "snapshot") verb.choices = {"save", "verify"};
     command.verbs.push_back(std::move(verb));
   }
   return command;

@@ -123,4 +123,40 @@ Result<int> Import(Session& session) {
   return 0;
 }
 
+Result<int> Snapshot(Session& session) {
+  const std::string& what = session.arguments.words[0];
+  pb::SnapshotRequest request;
+  request.set_directory(session.arguments.words[1]);
+  if (what == "restore")
+    return Status(Code::kInvalid,
+                  "no server can restore what it serves: start one on a new data directory, "
+                  "datawire-directory --restore " +
+                      request.directory() + " --data DIR");
+  if (what != "save" && what != "verify")
+    return Status(Code::kInvalid, Shown(what) + " is neither save nor verify");
+  session.console.Progress((what == "save" ? "saving " : "verifying ") + request.directory() +
+                           " ...");
+  DW_ASSIGN(const auto done, what == "save" ? session.api.SaveSnapshot(request)
+                                            : session.api.VerifySnapshot(request));
+  session.console.Progress("");
+  const Format format = session.arguments.format;
+  const Revision revision = FromWire(done.revision());
+  if (IsJson(format)) {
+    const Json value = {{"directory", done.directory()},         {"format", done.format()},
+                        {"cluster", done.cluster_id()},          {"revision", ToJson(revision)},
+                        {"registrations", done.registrations()}, {"addresses", done.addresses()},
+                        {"sessions", done.sessions()},           {"bytes", done.bytes()}};
+    session.console.Print(format == Format::kJson ? Pretty(value) : Line(value) + "\n");
+  } else if (format == Format::kName || format == Format::kShort) {
+    session.console.Print(done.directory() + "\n");
+  } else {
+    session.console.Print((what == "save" ? "saved " : "verified ") + done.directory() +
+                          "  cluster " + Printable(done.cluster_id()) + "  revision " +
+                          revision.ToString() + "  " + Registrations(done.registrations()) + "  " +
+                          std::to_string(done.sessions()) + " sessions  " +
+                          std::to_string(done.bytes()) + " bytes\n");
+  }
+  return 0;
+}
+
 }  // namespace datawire::cli

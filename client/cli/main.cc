@@ -19,6 +19,7 @@ constexpr Verb kVerbs[] = {
     {"explain", Explain},     {"status", ShowStatus}, {"completion", ShowCompletion},
     {"version", ShowVersion}, {"send", Send},         {"receive", Receive},
     {"request", Request},     {"export", Export},     {"import", Import},
+    {"snapshot", Snapshot},
 };
 
 bool AsksDirectory(const Arguments& arguments) {

@@ -5,6 +5,7 @@
 #include "core/ground.h"
 #include "core/list.h"
 #include "core/resolve.h"
+#include "core/snapshots.h"
 #include "core/static_records.h"
 #include "core/sweeper.h"
 #include "core/tethers.h"
@@ -28,6 +29,7 @@ class Core final : public Directory {
         sweeper_(std::make_shared<Sweeper>(ground_)),
         list_(ground_),
         export_(ground_),
+        snapshots_(ground_),
         started_(now) {}
   ~Core() override { resolve_->Stop(); }
 
@@ -76,6 +78,14 @@ class Core final : public Directory {
   Result<pb::ExportResponse> Export(const pb::ExportRequest& request) override {
     return export_.Export(request);
   }
+  void Snapshot(const pb::SnapshotRequest& request,
+                std::function<void(Result<pb::SnapshotResponse>)> done) override {
+    snapshots_.Save(request.directory(), std::move(done));
+  }
+  void VerifySnapshot(const pb::SnapshotRequest& request,
+                      std::function<void(Result<pb::SnapshotResponse>)> done) override {
+    snapshots_.Verify(request.directory(), std::move(done));
+  }
 
   std::unique_ptr<Tether> OpenTether(const Peer& peer, Stream& stream) override {
     return tethers_->OpenTether(peer, stream);
@@ -91,6 +101,7 @@ class Core final : public Directory {
   void Stop() override {
     tethers_->Stop();
     resolve_->Stop();
+    snapshots_.Stop();
   }
 
   Counters counters() const override {
@@ -120,6 +131,7 @@ class Core final : public Directory {
   const std::shared_ptr<Sweeper> sweeper_;
   ListVerb list_;
   ExportVerb export_;
+  Snapshots snapshots_;
   const BootTime started_;
 };
 

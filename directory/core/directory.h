@@ -87,6 +87,11 @@ class Directory {
   virtual Result<pb::ExplainResponse> Explain(const pb::ExplainRequest& request) = 0;
   virtual pb::StatusResponse GetStatus() = 0;
   virtual Result<pb::ExportResponse> Export(const pb::ExportRequest& request) = 0;
+  /// One of these two at a time; `done` may run inside the call.
+  virtual void Snapshot(const pb::SnapshotRequest& request,
+                        std::function<void(Result<pb::SnapshotResponse>)> done) = 0;
+  virtual void VerifySnapshot(const pb::SnapshotRequest& request,
+                              std::function<void(Result<pb::SnapshotResponse>)> done) = 0;
 
   /// The Stream outlives what is returned.
   virtual std::unique_ptr<Tether> OpenTether(const Peer& peer, Stream& stream) = 0;

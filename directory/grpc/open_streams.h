@@ -22,11 +22,12 @@ enum class Verb {
   kWatch,
   kExplain,
   kStatus,
-  kExport
+  kExport,
+  kSnapshot
 };
-inline constexpr std::array<std::string_view, 10> kVerbNames = {
-    "resolve", "subscribe", "tether",  "register", "withdraw",
-    "list",    "watch",     "explain", "status",   "export"};
+inline constexpr std::array<std::string_view, 11> kVerbNames = {
+    "resolve", "subscribe", "tether", "register", "withdraw", "list",
+    "watch",   "explain",   "status", "export",   "snapshot"};
 
 /// Finished calls and streams by verb and code. Thread-safe.
 class CallCounts {

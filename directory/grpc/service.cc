@@ -137,8 +137,9 @@ class DirectoryService final : public RawUnaries<RawStreams<pb::Directory::Servi
 };
 
 template <typename Base>
-using RawAdmin =
-    pb::Admin::WithRawCallbackMethod_Status<pb::Admin::WithRawCallbackMethod_Export<Base>>;
+using RawAdmin = pb::Admin::WithRawCallbackMethod_Status<
+    pb::Admin::WithRawCallbackMethod_Export<pb::Admin::WithRawCallbackMethod_Snapshot<
+        pb::Admin::WithRawCallbackMethod_VerifySnapshot<Base>>>>;
 
 class AdminService final : public RawAdmin<pb::Admin::Service> {
  public:
@@ -159,6 +160,25 @@ class AdminService final : public RawAdmin<pb::Admin::Service> {
         shared_, Verb::kExport, context, request, response,
         [this](const pb::ExportRequest& parsed, const auto& done) {
           done(shared_.directory.Export(parsed));
+        });
+  }
+
+  grpc::ServerUnaryReactor* Snapshot(CallbackServerContext* context, const ByteBuffer* request,
+                                     ByteBuffer* response) override {
+    return Unary<pb::SnapshotResponse, pb::SnapshotRequest>(
+        shared_, Verb::kSnapshot, context, request, response,
+        [this](const pb::SnapshotRequest& parsed, auto done) {
+          shared_.directory.Snapshot(parsed, std::move(done));
+        });
+  }
+
+  grpc::ServerUnaryReactor* VerifySnapshot(CallbackServerContext* context,
+                                           const ByteBuffer* request,
+                                           ByteBuffer* response) override {
+    return Unary<pb::SnapshotResponse, pb::SnapshotRequest>(
+        shared_, Verb::kSnapshot, context, request, response,
+        [this](const pb::SnapshotRequest& parsed, auto done) {
+          shared_.directory.VerifySnapshot(parsed, std::move(done));
         });
   }
 

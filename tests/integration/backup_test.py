@@ -1,4 +1,4 @@
-"""Backups: dw export and import, and a data directory made from one."""
+"""Backups: exports and snapshots of a directory that serves, and one that is made from them."""
 
 import json
 import os
@@ -220,6 +220,96 @@ class ImportIntoAnEmptyStore(Backup):
         made = self.start("--import", path, "--epoch", "7", data=data)
         self.assertEqual(self.api(made).status().source.epoch, 7)
         self.assertFalse(os.path.exists(os.path.join(data, ".incoming")))
+
+
+class Snapshot(Backup):
+    def save(self, directory, path):
+        result = dw_json("snapshot", "save", path, directory=directory)
+        self.assertEqual(result["directory"], path)
+        return result
+
+    def test_saved_and_verified_while_it_serves_by_any_server(self):
+        directory = self.start(label="from")
+        api = self.api(directory)
+        api.register(("//d/a", "amqp://127.0.0.1:1"), ("//d/b", "amqp://127.0.0.1:1"))
+        path = os.path.join(self.scratch(), "snapshot")
+        saved = self.save(directory, path)
+        self.assertEqual((saved["registrations"], saved["revision"]), (2, {"epoch": 1, "number": api.status().revision.number}))
+        before = sorted(os.listdir(path))
+        other = self.start(label="other")
+        self.assertEqual(dw_json("snapshot", "verify", path, directory=other), saved)
+        self.assertRegex(dw("snapshot", "verify", path, directory=other).stdout, r"^verified /\S+  cluster \S+  revision 1:\d+  2 ")
+        self.assertEqual(sorted(os.listdir(path)), before, "verifying writes nothing there")
+
+    def test_refusals_say_what_to_do(self):
+        directory = self.start()
+        folder = self.scratch()
+        for args, code, part in ((["save", "relative"], 1, "absolute"), (["save", folder], 1, "there already"),
+                                 (["save", f"{directory.data}/x"], 1, "inside the data directory"),
+                                 (["verify", f"{folder}/none"], 2, "is not there"),
+                                 (["verify", directory.data], 1, "is a data directory"),
+                                 (["restore", folder], 1, "datawire-directory --restore"),
+                                 (["frobnicate", folder], 1, "neither save nor verify")):
+            with self.subTest(args=args):
+                self.one_line(dw("snapshot", *args, directory=directory), code, part)
+        data = os.path.join(folder, "data")
+        self.assertIn("is not there", self.fails("--data", data, "--restore", f"{folder}/none"))
+        self.assertIn("is a data directory", self.fails("--data", data, "--restore", directory.data))
+        path = os.path.join(folder, "snapshot")
+        self.save(directory, path)
+        self.assertIn("is not empty", self.fails("--data", directory.data, "--restore", path))
+        with open(os.path.join(path, "CURRENT"), "w", encoding="utf-8") as file:
+            file.write("MANIFEST-999999\n")
+        self.assertIn("cannot be read", self.fails("--data", data, "--restore", path))
+        self.assertFalse(os.path.exists(data))
+
+    def test_after_a_restore_no_client_has_to_be_restarted(self):
+        directory = self.start(label="first")
+        self.assertEqual(dw("register", "--static", "//d/static", "amqp://127.0.0.1:9", directory=directory).code, 0)
+
+        def holds(name, *args):
+            program = Program("dw", "--directory", directory.address, *args, label=name)
+            program.__enter__()
+            self.addCleanup(program.end)
+            return program
+
+        early = holds("early", "register", "//d/early", "amqp://127.0.0.1:1")
+        early.wait_for_line("registered //d/early")
+        receiver = holds("receiver", "receive", "//d/feed")
+        receiver.wait_for_line("listening on", stream="stderr")
+        fifo = os.path.join(self.scratch(), "lines")
+        os.mkfifo(fifo)
+        lines = os.open(fifo, os.O_RDWR)
+        self.addCleanup(os.close, lines)
+        sender = Program("/bin/bash", "-c", f'exec "{programs.binary("dw")}" send --directory {directory.address} //d/feed < {fifo}',
+                         label="sender")
+        sender.__enter__()
+        self.addCleanup(sender.end)
+        os.write(lines, b"before\n")
+        receiver.wait_for_line("^before$", 20)
+        path = os.path.join(self.scratch(), "snapshot")
+        self.save(directory, path)
+        late = holds("late", "register", "//d/late", "amqp://127.0.0.1:2")  # the snapshot knows nothing of it
+        late.wait_for_line("registered //d/late")
+        directory.kill9()
+        restored = Made("--restore", path, label="restored")
+        restored._port = int(directory.address.rsplit(":", 1)[1])
+        restored.__enter__()
+        self.addCleanup(restored.__exit__, None)
+        api = self.api(restored)
+        self.assertEqual(api.status().source.epoch, 2)
+        for name in ("static", "early", "late", "feed"):
+            programs.eventually(lambda: urls(api.resolve(f"//d/{name}").answers[0]), 20, f"//d/{name} is found")
+        # The sender's resolver takes what the new epoch says: the next receiver is elsewhere.
+        receiver.end()
+        second = Program("dw", "--directory", restored.address, "receive", "//d/feed", label="second")
+        second.__enter__()
+        self.addCleanup(second.end)
+        second.wait_for_line("listening on", stream="stderr")
+        os.write(lines, b"after\n")
+        second.wait_for_line("^after$", 30)
+        for program in (early, late, sender):
+            self.assertTrue(program.running(), program.tail())
 
 
 if __name__ == "__main__":

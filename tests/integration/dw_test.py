@@ -16,11 +16,11 @@ from harness.api import Api, pb, WithDirectory
 from harness.programs import Directory, Program, dw, dw_json, eventually
 
 VERBS = ("resolve", "list", "tree", "watch", "register", "withdraw", "send", "receive", "request", "explain", "status",
-         "export", "import", "completion", "version")
+         "export", "import", "snapshot", "completion", "version")
 ASKING = (["resolve", "//a/b"], ["list"], ["tree"], ["watch"], ["register", "//a/b", "amqp://127.0.0.1:1"],
           ["register", "--static", "//a/b", "amqp://127.0.0.1:1"], ["withdraw", "//a/b"], ["send", "//a/b", "x"],
           ["receive", "//a/b"], ["request", "//a/b", "x"], ["explain", "//a/b"], ["status"],
-          ["export"], ["import", "/nonexistent"])
+          ["export"], ["import", "/nonexistent"], ["snapshot", "save", "/tmp/none/none"])
 NOWHERE = "127.0.0.1:1"
 # DESIGN.md, "The tools": the documented shape.
 DOCUMENTED = """{"address": "//demo/upper", "status": "FOUND", "matched": "//demo/upper", "policy": "balanced",

@@ -93,6 +93,9 @@ TEST(Config, RefusalsAreOneLineWithTheValue) {
       {{"--data", "/d", "--cluster-id", "c"}, "--init"},
       {{"--data", "/d", "--init", "--import", "f"}, "--init and --import"},
       {{"--dev", "--import", "f"}, "--import and --dev"},
+      {{"--dev", "--restore", "f"}, "--restore and --dev"},
+      {{"--data", "/d", "--restore", "s", "--import", "f"}, "--import and --restore"},
+      {{"--data", "/d", "--init", "--epoch", "7"}, "--epoch 7"},
       {{"--data", "/d", "--epoch", "7"}, "--epoch 7"},
       {{"--data", "/d", "--init", "--cluster-id", "a/b"}, "`a/b`"},
       {{"--dev", "--data", "/d"}, "--data and --dev"},
@@ -130,7 +133,7 @@ TEST(Config, HelpNamesEveryFlag) {
   ASSERT_TRUE(parsed.ok());
   for (const char* flag :
        {"--data", "--init", "--dev", "--config", "--node-id", "--cluster-id", "--listen",
-        "--http-listen", "--insecure", "--import", "--epoch", "--version", "--help"}) {
+        "--http-listen", "--insecure", "--import", "--restore", "--epoch", "--version", "--help"}) {
     EXPECT_TRUE(Has(parsed->text, flag)) << flag;
   }
 }
