@@ -61,6 +61,8 @@ constexpr VerbText kTexts[] = {
      "dw import directory.jsonl", 1, 1},
     {"snapshot", "save|verify DIR", "A copy of the whole store, in DIR on the server's disc",
      "dw snapshot save /var/backups/datawire-1", 2, 2},
+    {"doctor", "", "What may be wrong with servers and machines, and what to do about it",
+     "dw doctor", 0, 0},
     {"completion", "bash|zsh|fish", "A script by which the shell completes what is typed",
      "dw completion bash", 1, 1},
     {"version", "", "The version of dw", "dw version", 0, 0},
@@ -342,6 +344,7 @@ CommandShape ShapeOfDw() {
                    {}};
     if (verb.name == "completion") verb.choices.assign(std::begin(kShells), std::end(kShells));
     if (verb.name == "snapshot") verb.choices = {"save", "verify"};
+    verb.takes_file = verb.name == "import";
     command.verbs.push_back(std::move(verb));
   }
   return command;

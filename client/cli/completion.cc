@@ -91,7 +91,15 @@ std::string Bash(const CommandShape& command) {
          "  set +f\n"
          "  COMPREPLY=($(compgen -W \"$offers\" -- \"${COMP_WORDS[COMP_CWORD]}\"))\n"
          "}\n"
-         "complete -F _dw dw\n";
+         "complete -o default -F _dw dw\n";  // with nothing to offer: files
+}
+
+// Zsh: where a verb's word is a file.
+std::string Files(const CommandShape& command) {
+  std::string text;
+  for (const VerbShape& verb : command.verbs)
+    if (verb.takes_file) text += "  (( ${words[(I)" + verb.name + "]} )) && _files\n";
+  return text + "  return 0\n";
 }
 
 std::string Zsh(const CommandShape& command) {
@@ -105,7 +113,8 @@ std::string Zsh(const CommandShape& command) {
          "_dw() {\n"
          "  local offers=\n"
          "  _dw_offers \"${words[CURRENT-1]}\" \"${words[2,CURRENT-1]}\"\n"
-         "  compadd -- ${=offers}\n"
+         "  compadd -- ${=offers}\n" +
+         Files(command) +
          "}\n"
          "compdef _dw dw\n";
 }
@@ -135,6 +144,7 @@ std::string Fish(const CommandShape& command) {
     text += "complete -c dw" + no_verb + " -a " + verb.name + " -d " + Quoted(verb.what) + "\n";
     const std::string seen = " -n '__fish_seen_subcommand_from " + verb.name + "'";
     for (const FlagShape& flag : verb.flags) text += FishFlag(flag, seen);
+    if (verb.takes_file) text += "complete -c dw" + seen + " -F\n";
     if (!verb.choices.empty())
       text += "complete -c dw" + seen + " -a " + Quoted(Joined(verb.choices)) + "\n";
   }

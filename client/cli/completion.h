@@ -19,6 +19,7 @@ struct VerbShape {
   std::string name, what;
   std::vector<FlagShape> flags;      ///< its own, without those of every verb
   std::vector<std::string> choices;  ///< what its first word may be, if that is known
+  bool takes_file = false;           ///< its word is a file of this machine
 };
 /// All that can be typed after `dw`, apart from addresses and values.
 struct CommandShape {

@@ -19,7 +19,7 @@ constexpr Verb kVerbs[] = {
     {"explain", Explain},     {"status", ShowStatus}, {"completion", ShowCompletion},
     {"version", ShowVersion}, {"send", Send},         {"receive", Receive},
     {"request", Request},     {"export", Export},     {"import", Import},
-    {"snapshot", Snapshot},
+    {"snapshot", Snapshot},   {"doctor", Doctor},
 };
 
 bool AsksDirectory(const Arguments& arguments) {

@@ -1,5 +1,8 @@
 #include "core/directory.h"
 
+#include <filesystem>
+#include <system_error>
+
 #include "core/explain.h"
 #include "core/export.h"
 #include "core/ground.h"
@@ -159,6 +162,13 @@ pb::StatusResponse Core::GetStatus() {
   out.set_healthy(fresh.healthy);
   out.set_reason(fresh.reason);
   out.set_age_ms(ground_->AgeMs());
+  out.set_wall_ms(WallMillis());
+  std::error_code error;
+  const auto disc = std::filesystem::space(ground_->view.path(), error);
+  if (!error) {
+    out.set_disc_free_bytes(disc.available);
+    out.set_disc_bytes(disc.capacity);
+  }
   return out;
 }
 

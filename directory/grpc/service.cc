@@ -8,6 +8,7 @@
 #include "datawire/directory/v1/directory.grpc.pb.h"
 #include "datawire/limits.h"
 #include "grpc/wire_bytes.h"
+#include "ops/process.h"
 
 namespace datawire::directory {
 namespace {
@@ -150,7 +151,11 @@ class AdminService final : public RawAdmin<pb::Admin::Service> {
     return Unary<pb::StatusResponse, pb::StatusRequest>(
         shared_, Verb::kStatus, context, request, response,
         [this](const pb::StatusRequest&, const auto& done) {
-          done(Result<pb::StatusResponse>(shared_.directory.GetStatus()));
+          pb::StatusResponse status = shared_.directory.GetStatus();
+          const ProcessUse use = ReadProcessUse();
+          status.set_open_files(use.open_files);
+          status.set_open_files_most(use.open_files_most);
+          done(Result<pb::StatusResponse>(std::move(status)));
         });
   }
 

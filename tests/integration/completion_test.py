@@ -1,5 +1,6 @@
 """`dw completion`: what each shell offers for a line that is being typed, asked of the shell itself."""
 
+import os
 import re
 import shutil
 import unittest
@@ -20,6 +21,8 @@ LINES = (
     ("dw register --check ", {"tcp"}, {"--ttl"}),
     ("dw completion ", {"bash", "zsh", "fish"}, {"resolve"}),
     ("dw register //a/b amqp://h -- s", set(), {"send", "--static"}),
+    ("dw snapshot ", {"save", "verify"}, {"resolve"}),
+    ("dw import --m", {"--merge"}, {"--max-stale"}),
     ("dw send //a/b -- * -", set(), {"--presettled"}),
 )
 BASH = """source <("$0" completion bash) || exit
@@ -29,6 +32,7 @@ COMP_CWORD=$((${#COMP_WORDS[@]} - 1))
 _dw; printf '%s\\n' "${COMPREPLY[@]}"
 """
 ZSH = """compdef() { :; }
+_files() { print -l -- *(N); }
 compadd() { shift; print -l -- "$@"; }
 source <("$0" completion zsh) || exit
 words=(${=1}); [[ $1 == *' ' ]] && words+=('')
@@ -39,10 +43,10 @@ FISH = """$argv[1] completion fish | source; complete -C "$argv[2]"
 SHELLS = {"bash": ("-c", BASH), "zsh": ("-fc", ZSH), "fish": ("--no-config", "-c", FISH)}
 
 
-def offered(shell, line):
+def offered(shell, line, folder=None):
     """The words the shell would show, those that do not begin as typed left out."""
     path = shutil.which(shell)
-    with Program(path, *SHELLS[shell], binary("dw"), line, label=shell) as program:
+    with Program(path, *SHELLS[shell], os.path.abspath(binary("dw")), line, label=shell, cwd=folder) as program:
         if program.wait(30) != 0:
             raise AssertionError(program.tail())
         said = program.output()
@@ -72,6 +76,15 @@ class CompletionTest(cases.TestCase):
 
     def test_fish_offers_what_fits(self):
         self.each_line("fish")
+
+    def test_a_file_is_offered_where_one_is_meant(self):
+        folder = self.scratch()
+        with open(os.path.join(folder, "backup.jsonl"), "w", encoding="utf-8"):
+            pass
+        for shell in ("zsh", "fish"):  # bash falls back to files by itself: complete -o default
+            if shutil.which(shell) is not None:
+                self.assertIn("backup.jsonl", offered(shell, "dw import ba", folder))
+                self.assertNotIn("backup.jsonl", offered(shell, "dw resolve ba", folder))
 
     def test_every_verb_and_flag_of_the_help_is_offered(self):
         verbs = set(re.findall(r"^  ([a-z]+) ", dw("--help").stdout.partition("Verbs:")[2], re.M))
