@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <cerrno>
 #include <filesystem>
 #include <future>
@@ -143,7 +144,8 @@ Result<Made> MakeFromExport(const std::string& file, const std::string& data, ui
 
 Result<Made> MakeFromSnapshot(const std::string& snapshot, const std::string& data,
                               uint64_t epoch) {
-  DW_ASSIGN(const StoreFacts facts, ReadSnapshot(snapshot, Depth::kWhole));
+  const std::atomic<bool> to_its_end{false};  // a signal ends the program: nothing serves yet
+  DW_ASSIGN(const StoreFacts facts, ReadSnapshot(snapshot, Depth::kWhole, to_its_end));
   Made made{.cluster_id = facts.cluster_id,
             .registrations = facts.registrations,
             .sessions = facts.sessions};

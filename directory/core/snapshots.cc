@@ -6,8 +6,9 @@
 namespace datawire::directory {
 namespace {
 
-Result<pb::SnapshotResponse> Response(const std::string& directory, Depth depth) {
-  DW_ASSIGN(const StoreFacts facts, ReadSnapshot(directory, depth));
+Result<pb::SnapshotResponse> Response(const std::string& directory, Depth depth,
+                                      const std::atomic<bool>& stop) {
+  DW_ASSIGN(const StoreFacts facts, ReadSnapshot(directory, depth, stop));
   pb::SnapshotResponse out;
   out.set_directory(directory);
   out.set_format(facts.format);
@@ -24,15 +25,16 @@ Result<pb::SnapshotResponse> Response(const std::string& directory, Depth depth)
 
 void Snapshots::Save(const std::string& directory, Done done) {
   Start(
-      [ground = ground_, directory]() -> Result<pb::SnapshotResponse> {
+      [this, ground = ground_, directory]() -> Result<pb::SnapshotResponse> {
         DW_RETURN_IF_ERROR(SaveSnapshot(ground->view, directory));
-        return Response(directory, Depth::kHead);
+        return Response(directory, Depth::kHead, stopping_);
       },
       std::move(done));
 }
 
 void Snapshots::Verify(const std::string& directory, Done done) {
-  Start([directory] { return Response(directory, Depth::kWhole); }, std::move(done));
+  Start([this, directory] { return Response(directory, Depth::kWhole, stopping_); },
+        std::move(done));
 }
 
 void Snapshots::Start(Job job, Done done) {

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <atomic>
 #include <functional>
 #include <memory>
 #include <mutex>
@@ -21,7 +22,7 @@ class Snapshots {
 
   void Save(const std::string& directory, Done done);
   void Verify(const std::string& directory, Done done);
-  /// Waits for the one under way; later ones are refused.
+  /// Ends what verifies, waits for what is being made; later ones are refused.
   void Stop();
 
  private:
@@ -30,8 +31,9 @@ class Snapshots {
 
   const std::shared_ptr<Ground> ground_;
   std::mutex mu_;
-  std::thread thread_;                    // by mu_
-  bool busy_ = false, stopping_ = false;  // by mu_
+  std::thread thread_;  // by mu_
+  bool busy_ = false;   // by mu_
+  std::atomic<bool> stopping_{false};
 };
 
 }  // namespace datawire::directory

@@ -1,8 +1,10 @@
 #include "view/checkpoint.h"
 
+#include <rocksdb/sst_file_reader.h>
 #include <rocksdb/utilities/checkpoint.h>
 
 #include <filesystem>
+#include <vector>
 
 #include "view/impl.h"
 
@@ -68,26 +70,47 @@ Result<Store> OpenToRead(const std::string& path) {
   return Store{std::unique_ptr<rocksdb::DB>(db)};
 }
 
-Result<uint64_t> Count(const Reading& reading, const std::string& from, const std::string& to) {
+Result<uint64_t> Count(const Reading& reading, const std::string& from, const std::string& to,
+                       const std::atomic<bool>& stop) {
   const rocksdb::Slice upper(to);
   uint64_t count = 0;
   auto it = reading.Range(from, &upper);
-  for (; it->Valid(); it->Next()) ++count;
+  for (; it->Valid() && !stop; it->Next()) ++count;
   DW_RETURN_IF_ERROR(FromRocks(it->status(), "counting"));
   return count;
 }
 
+Status Stopped(const std::string& path) {
+  return Refused(Code::kUnavailable, path, "is not verified: the directory is stopping");
+}
+
+// File by file, so that it can be stopped.
+Status CheckSums(const Store& store, const std::string& path, const std::atomic<bool>& stop) {
+  std::vector<rocksdb::LiveFileMetaData> files;
+  store.db->GetLiveFilesMetaData(&files);
+  for (const auto& file : files) {
+    if (stop) return Stopped(path);
+    rocksdb::SstFileReader reader(OptionsOf());
+    auto status = reader.Open(path + "/" + file.relative_filename);
+    if (status.ok()) status = reader.VerifyChecksum();
+    if (!status.ok())
+      return Refused(Code::kCorrupt, path, "fails its checks: " + status.ToString());
+  }
+  return {};
+}
+
 // Every checksum, and every count against the records it stands for.
-Status CheckWhole(const Store& store, const std::string& path, const StoreFacts& facts) {
-  if (const auto sums = store.db->VerifyChecksum(); !sums.ok())
-    return Refused(Code::kCorrupt, path, "fails its checks: " + sums.ToString());
+Status CheckWhole(const Store& store, const std::string& path, const StoreFacts& facts,
+                  const std::atomic<bool>& stop) {
+  DW_RETURN_IF_ERROR(CheckSums(store, path, stop));
   uint64_t registrations = 0;
   DW_RETURN_IF_ERROR(EachRegistration(store.reading(), "d/", "d0", [&](Registered& r) {
     registrations += Listed(r.standing);
-    return true;
+    return !stop;
   }));
-  DW_ASSIGN(const uint64_t addresses, Count(store.reading(), "r/", "r0"));
-  DW_ASSIGN(const uint64_t sessions, Count(store.reading(), "s/", "s0"));
+  DW_ASSIGN(const uint64_t addresses, Count(store.reading(), "r/", "r0", stop));
+  DW_ASSIGN(const uint64_t sessions, Count(store.reading(), "s/", "s0", stop));
+  if (stop) return Stopped(path);
   const struct {
     const char* what;
     uint64_t said, found;
@@ -129,7 +152,8 @@ Status SaveSnapshot(View& view, const std::string& path) {
   return Refused(Code::kDenied, path, "cannot be made: " + status.ToString());
 }
 
-Result<StoreFacts> ReadSnapshot(const std::string& path, Depth depth) {
+Result<StoreFacts> ReadSnapshot(const std::string& path, Depth depth,
+                                const std::atomic<bool>& stop) {
   DW_ASSIGN(const Store store, OpenToRead(path));
   DW_ASSIGN(const record::Authority authority, ReadAuthority(store.reading()));
   StoreFacts facts{.format = authority.format(), .cluster_id = authority.cluster_id(), .at = {}};
@@ -149,7 +173,7 @@ Result<StoreFacts> ReadSnapshot(const std::string& path, Depth depth) {
   std::error_code error;
   for (fs::directory_iterator it(path, error), end; !error && it != end; it.increment(error))
     if (it->is_regular_file(error)) facts.bytes += it->file_size(error);
-  if (depth == Depth::kWhole) DW_RETURN_IF_ERROR(CheckWhole(store, path, facts));
+  if (depth == Depth::kWhole) DW_RETURN_IF_ERROR(CheckWhole(store, path, facts, stop));
   return facts;
 }
 

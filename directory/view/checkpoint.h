@@ -1,5 +1,6 @@
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <string>
 
@@ -27,7 +28,9 @@ enum class Depth { kHead, kWhole };
 /// Opens the store at `path` without writing there. kWhole reads all of it: every checksum, and
 /// that the counts are those of its records. kNotFound, kUnsupported, kCorrupt: what is wrong with
 /// it. A data directory is refused (kInvalid): a server may be writing to it.
-Result<StoreFacts> ReadSnapshot(const std::string& path, Depth depth);
+/// `stop` ends it soon (kUnavailable).
+Result<StoreFacts> ReadSnapshot(const std::string& path, Depth depth,
+                                const std::atomic<bool>& stop);
 
 /// Makes a copied store, which nobody serves, one of a new epoch. Its history goes: a watcher of
 /// the former epoch begins anew.

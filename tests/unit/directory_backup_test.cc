@@ -163,6 +163,16 @@ TEST_F(BackupTest, ASnapshotThatServedBeforeWantsAGreaterEpoch) {
   EXPECT_EQ(CodeOf(Verify(snapshot())), Code::kOk) << "the snapshot is as it was";
 }
 
+TEST_F(BackupTest, VerifyingEndsWhenTheDirectoryStops) {
+  RegisterStatic("//d/a", kOne);
+  ASSERT_TRUE(Save(snapshot()).ok());
+  const std::atomic<bool> stop{true};
+  const auto read = ReadSnapshot(snapshot(), Depth::kWhole, stop);
+  ASSERT_FALSE(read.ok());
+  EXPECT_EQ(read.status().code(), Code::kUnavailable);
+  EXPECT_NE(read.status().message().find("stopping"), std::string::npos);
+}
+
 TEST_F(BackupTest, StopWaitsForTheOneUnderWayAndRefusesTheNext) {
   ASSERT_TRUE(Save(snapshot()).ok());
   directory_->Stop();
