@@ -52,12 +52,35 @@ Result<HostPort> Listener(std::string_view flag, const std::string& value, bool 
   return parsed;
 }
 
+/// Data is made in one way, or found.
+Status CheckMaking(const Config& config) {
+  std::string_view made;
+  for (const auto& [set, flag] :
+       {std::pair{config.init, "--init"}, std::pair{!config.import_file.empty(), "--import"},
+        std::pair{!config.restore.empty(), "--restore"}}) {
+    if (!set) continue;
+    if (!made.empty()) {
+      return Status(Code::kInvalid, std::string(made) + " and " + flag +
+                                        " exclude each other: each makes the data directory");
+    }
+    made = flag;
+  }
+  if (config.epoch != 0 && (made.empty() || config.init)) {
+    return Status(Code::kInvalid,
+                  "--epoch " + std::to_string(config.epoch) +
+                      " goes with --import or --restore only: a data directory keeps its own");
+  }
+  return Status::Ok();
+}
+
 Status Check(const std::string& listen, const std::string& http_listen, Config* config) {
   if (config->dev) {
     for (const auto& [set, flag] :
          {std::pair{!config->data.empty(), "--data"}, std::pair{config->init, "--init"},
           std::pair{config->insecure, "--insecure"},
-          std::pair{!config->cluster_id.empty(), "--cluster-id"}}) {
+          std::pair{!config->cluster_id.empty(), "--cluster-id"},
+          std::pair{!config->import_file.empty(), "--import"},
+          std::pair{!config->restore.empty(), "--restore"}}) {
       if (!set) continue;
       return Status(Code::kInvalid, std::string(flag) +
                                         " and --dev exclude each other: --dev brings its own "
@@ -68,6 +91,7 @@ Status Check(const std::string& listen, const std::string& http_listen, Config* 
                   "--data is missing: name the data directory (with --init the first time), or try "
                   "--dev");
   }
+  DW_RETURN_IF_ERROR(CheckMaking(*config));
   if (!config->cluster_id.empty()) {
     if (!config->init) {
       return Status(Code::kInvalid, "--cluster-id " + Shown(config->cluster_id) +
@@ -108,6 +132,17 @@ Result<Invocation> ParseCommandLine(int argc, const char* const* argv) {
   app.add_option("--data", config.data, "Directory of the data")->type_name("DIR");
   app.add_flag("--init", config.init,
                "Create the data directory: refuses one that is initialised already");
+  app.add_option("--import", config.import_file,
+                 "Create the data directory from an export: keeps its cluster id, raises the epoch")
+      ->type_name("FILE");
+  app.add_option("--restore", config.restore,
+                 "Create the data directory from a snapshot: as --import, with its sessions")
+      ->type_name("DIR");
+  app.add_option("--epoch", config.epoch,
+                 "With --import and --restore: the new epoch (the backup's + 1); a greater one "
+                 "than was ever in "
+                 "use if this backup served before")
+      ->type_name("NUMBER");
   app.add_flag("--dev", config.dev,
                "Try it out: temporary data, loopback, cluster id dev; gone at exit");
   app.add_option("--node-id", config.node_id, "Name of this server in answers")

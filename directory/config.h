@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstdint>
 #include <string>
 
 #include "datawire/endpoint_url.h"
@@ -14,7 +15,10 @@ struct Config {
   bool dev = false;
   bool insecure = false;
   std::string node_id;
-  std::string cluster_id;  ///< for `init`; empty: a random one
+  std::string cluster_id;   ///< for `init`; empty: a random one
+  std::string import_file;  ///< an export to make the data from
+  std::string restore;      ///< a snapshot to make the data from
+  uint64_t epoch = 0;       ///< for `import_file` and `restore`; 0: the backup's + 1
   HostPort listen, http_listen;
 };
 

@@ -18,6 +18,7 @@
 #include "core/directory.h"
 #include "datawire/closed_streams.h"
 #include "engine/embedded.h"
+#include "from_backup.h"
 #include "grpc/server.h"
 #include "ops/bind_failure.h"
 #include "ops/http.h"
@@ -96,7 +97,16 @@ class Ticker {
   std::thread thread_;
 };
 
-Result<std::unique_ptr<View>> OpenView(const Config& config, const std::string& data) {
+void LogMade(const char* how, const std::string& from, const Made& made, Logger& logger) {
+  logger.Info(how, {{"from", from},
+                    {"registrations", std::to_string(made.registrations)},
+                    {"sessions", std::to_string(made.sessions)},
+                    {"cluster", made.cluster_id},
+                    {"epoch", std::to_string(made.epoch)}});
+}
+
+Result<std::unique_ptr<View>> OpenView(const Config& config, const std::string& data,
+                                       Logger& logger) {
   std::error_code none;
   if (std::filesystem::exists(data, none) && !std::filesystem::is_directory(data, none)) {
     return Status(Code::kInvalid,
@@ -106,10 +116,20 @@ Result<std::unique_ptr<View>> OpenView(const Config& config, const std::string& 
     const auto second = static_cast<uint64_t>(WallMillis() / 1000);
     return View::Create(data, View::Authority{.cluster_id = "dev", .epoch = second});
   }
-  if (config.init) {
-    // A start that fails must not leave an initialised directory, which --init refuses.
+  // A start that fails must not leave an initialised directory, which the next one refuses.
+  if (config.init || !config.import_file.empty() || !config.restore.empty()) {
     DW_RETURN_IF_ERROR(TryBind(config.listen));
     DW_RETURN_IF_ERROR(TryBind(config.http_listen));
+  }
+  if (!config.import_file.empty()) {
+    DW_ASSIGN(const Made made, MakeFromExport(config.import_file, data, config.epoch));
+    LogMade("imported", config.import_file, made, logger);
+  }
+  if (!config.restore.empty()) {
+    DW_ASSIGN(const Made made, MakeFromSnapshot(config.restore, data, config.epoch));
+    LogMade("restored", config.restore, made, logger);
+  }
+  if (config.init) {
     const std::string id = config.cluster_id.empty() ? RandomHex(8) : config.cluster_id;
     return View::Create(data, View::Authority{.cluster_id = id, .epoch = 1});
   }
@@ -147,7 +167,7 @@ Status Serve(const Config& config, Signals& signals, Logger& logger) {
   if (config.dev) DW_RETURN_IF_ERROR(temporary.Make());
   const std::string& data = config.dev ? temporary.path() : config.data;
   const uint64_t files = RaiseFileLimit();
-  DW_ASSIGN(const std::unique_ptr<View> view, OpenView(config, data));
+  DW_ASSIGN(const std::unique_ptr<View> view, OpenView(config, data, logger));
   DW_ASSIGN(const std::unique_ptr<Log> log, OpenEmbedded(*view));
   DirectoryOptions options;
   options.node_id = config.dev ? "dev" : config.node_id;

@@ -136,6 +136,20 @@ struct Api::Impl {
     }
   }
 
+  // Only the server that gave a page's token holds its snapshot.
+  template <typename Response, typename Call>
+  Result<Response> InvokePage(const std::string& token, const Call& call) {
+    if (token.empty()) return Invoke<Response>(call);
+    grpc::ClientContext context;
+    SetDeadline(context, options.timeout);
+    Response response;
+    const auto stub = pb::Directory::NewStub(ChannelTo(present));
+    const auto admin = pb::Admin::NewStub(ChannelTo(present));
+    const Status status = FromGrpc(call(*stub, *admin, &context, &response), servers[present].name);
+    if (!status.ok()) return status;
+    return response;
+  }
+
   const ApiOptions options;
   std::vector<Server> servers;
   size_t present = 0;
@@ -191,16 +205,7 @@ Result<pb::ListResponse> Api::List(const pb::ListRequest& request) {
   const auto call = [&](auto& stub, auto&, auto* context, auto* out) {
     return stub.List(context, request, out);
   };
-  if (request.page_token().empty()) return impl_->Invoke<pb::ListResponse>(call);
-  // Only the server that gave the token holds its snapshot.
-  grpc::ClientContext context;
-  SetDeadline(context, impl_->options.timeout);
-  pb::ListResponse response;
-  const auto stub = pb::Directory::NewStub(impl_->ChannelTo(impl_->present));
-  const Status status =
-      FromGrpc(stub->List(&context, request, &response), impl_->servers[impl_->present].name);
-  if (!status.ok()) return status;
-  return response;
+  return impl_->InvokePage<pb::ListResponse>(request.page_token(), call);
 }
 
 Result<pb::HistoryResponse> Api::History(const pb::HistoryRequest& request) {
@@ -236,6 +241,25 @@ Result<pb::EndSessionResponse> Api::EndSession(const pb::EndSessionRequest& requ
 Result<pb::ReleaseBrakeResponse> Api::ReleaseBrake() {
   return impl_->Invoke<pb::ReleaseBrakeResponse>([&](auto&, auto& admin, auto* context, auto* out) {
     return admin.ReleaseBrake(context, pb::ReleaseBrakeRequest(), out);
+  });
+}
+
+Result<pb::ExportResponse> Api::Export(const pb::ExportRequest& request) {
+  return impl_->InvokePage<pb::ExportResponse>(request.page_token(),
+                                               [&](auto&, auto& admin, auto* context, auto* out) {
+                                                 return admin.Export(context, request, out);
+                                               });
+}
+
+Result<pb::SnapshotResponse> Api::SaveSnapshot(const pb::SnapshotRequest& request) {
+  return impl_->Invoke<pb::SnapshotResponse>([&](auto&, auto& admin, auto* context, auto* out) {
+    return admin.Snapshot(context, request, out);
+  });
+}
+
+Result<pb::SnapshotResponse> Api::VerifySnapshot(const pb::SnapshotRequest& request) {
+  return impl_->Invoke<pb::SnapshotResponse>([&](auto&, auto& admin, auto* context, auto* out) {
+    return admin.VerifySnapshot(context, request, out);
   });
 }
 

@@ -42,6 +42,10 @@ class Api {
   Result<pb::ListSessionsResponse> ListSessions(const pb::ListSessionsRequest& request);
   Result<pb::EndSessionResponse> EndSession(const pb::EndSessionRequest& request);
   Result<pb::ReleaseBrakeResponse> ReleaseBrake();
+  /// One page, as List.
+  Result<pb::ExportResponse> Export(const pb::ExportRequest& request);
+  Result<pb::SnapshotResponse> SaveSnapshot(const pb::SnapshotRequest& request);
+  Result<pb::SnapshotResponse> VerifySnapshot(const pb::SnapshotRequest& request);
 
   /// Runs one Watch stream until it breaks, is silent for 10 s, `take` returns false, or Cancel.
   /// kCancelled after the latter two. The servers take turns.

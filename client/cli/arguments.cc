@@ -25,6 +25,7 @@ constexpr char kExitCodes[] =
     "  8    not accepted, or outcome unknown\n"
     "  130  interrupted\n";
 
+constexpr char kTimeout[] = "5s", kSnapshotTimeout[] = "10m";
 constexpr milliseconds kDurationMost = std::chrono::hours(24 * 365);
 
 // What a verb is called with, and what its help shows.
@@ -65,6 +66,15 @@ constexpr VerbText kTexts[] = {
     {"history", "ADDRESS", "What happened to an address lately: when, why, by whom",
      "dw history //demo/upper", 1, 1},
     {"status", "", "The directory's state", "dw status -o json", 0, 0},
+    {"export", "", "The static registrations at one revision, as lines of JSON", "dw export", 0, 0},
+    {"import", "FILE", "Registers what an export holds; cut off, it goes on with --merge",
+     "dw import directory.jsonl", 1, 1},
+    {"snapshot", "save|verify DIR", "A copy of the whole store, in DIR on the server's disc",
+     "dw snapshot save /var/backups/datawire-1", 2, 2},
+    {"doctor", "", "What may be wrong with servers and machines, and what to do about it",
+     "dw doctor", 0, 0},
+    {"completion", "bash|zsh|fish", "A script by which the shell completes what is typed",
+     "dw completion bash", 1, 1},
     {"version", "", "The version of dw", "dw version", 0, 0},
 };
 
@@ -95,7 +105,8 @@ class HelpPage : public CLI::Formatter {
 // refusal is a line of ours.
 struct Typed {
   std::optional<std::string> directory, max_stale, min_revision, after, check;
-  std::string timeout = "5s", wait = "0s", format = "table", ttl = "15s", priority = "0",
+  std::optional<std::string> timeout;
+  std::string wait = "0s", format = "table", ttl = "15s", priority = "0",
               weight = std::to_string(limits::kWeightDefault), count = "0";
   std::vector<std::string> words, labels;
 };
@@ -124,14 +135,34 @@ Result<Revision> NamedRevision(std::string_view what, std::string_view text) {
   return Status(Code::kInvalid, std::string(what) + ": " + value.status().message());
 }
 
+constexpr std::pair<std::string_view, Format> kFormats[] = {
+    {"table", Format::kTable}, {"wide", Format::kWide},       {"short", Format::kShort},
+    {"json", Format::kJson},   {"jsonl", Format::kJsonLines}, {"name", Format::kName}};
+
 Result<Format> ParseFormat(std::string_view text) {
-  constexpr std::pair<std::string_view, Format> kFormats[] = {
-      {"table", Format::kTable}, {"wide", Format::kWide},       {"short", Format::kShort},
-      {"json", Format::kJson},   {"jsonl", Format::kJsonLines}, {"name", Format::kName}};
   for (const auto& [name, format] : kFormats)
     if (name == text) return format;
   return Status(Code::kInvalid,
                 "-o " + Shown(text) + " is none of table, wide, short, json, jsonl, name");
+}
+
+void AddGlobals(CLI::App& app, Typed& typed) {
+  app.formatter(std::make_shared<HelpPage>());
+  app.require_subcommand(0, 1);
+  app.footer("dw VERB --help shows a verb's flags and an example.\n\n" + std::string(kExitCodes));
+  app.set_version_flag("--version", "dw " DATAWIRE_VERSION, "Prints the version");
+  app.add_option("--directory", typed.directory,
+                 "The directory's servers (else $DATAWIRE_DIRECTORY, the config files, "
+                 "127.0.0.1:7400)")
+      ->type_name("HOST:PORT[,...]");
+  app.add_option("--timeout", typed.timeout, "Of a call or a message (default 5s; snapshot 10m)")
+      ->type_name("DURATION");
+  app.add_option("--wait", typed.wait,
+                 "Keeps trying so long when the directory or an endpoint is not there (default 0s: "
+                 "fails at once)")
+      ->type_name("DURATION");
+  app.add_option("-o,--output", typed.format, "table, wide, short, json, jsonl or name")
+      ->type_name("FORMAT");
 }
 
 void AddVerbs(CLI::App& app, Typed& typed) {
@@ -159,6 +190,9 @@ void AddFlags(CLI::App& app, Typed& typed, Arguments& out) {
   option(of("watch"), "--after", typed.after, "EPOCH:NUMBER",
          "Changes after it; without: what there is first");
   of("withdraw")->add_flag("--sessions", out.sessions, "Those that sessions hold, too");
+  of("import")->add_flag("--merge", out.merge,
+                         "Into a directory that holds registrations: those of the same address "
+                         "and URL are replaced");
   of("send")->add_flag("--presettled", out.presettled,
                        "At most once: may be lost, nobody confirms it");
   option(of("receive"), "--listen", out.listen, "HOST:PORT", "Default 127.0.0.1:0, any free port");
@@ -186,9 +220,11 @@ void AddFlags(CLI::App& app, Typed& typed, Arguments& out) {
 
 Status Convert(const Typed& typed, Arguments& out) {
   if (typed.directory) out.directory = {*typed.directory};
-  DW_ASSIGN(out.timeout, NamedDuration("--timeout", typed.timeout));
+  const std::string timeout =
+      typed.timeout.value_or(out.verb == "snapshot" ? kSnapshotTimeout : kTimeout);
+  DW_ASSIGN(out.timeout, NamedDuration("--timeout", timeout));
   if (out.timeout.count() == 0)
-    return {Code::kInvalid, "--timeout " + Shown(typed.timeout) + " must be more than 0"};
+    return {Code::kInvalid, "--timeout " + Shown(timeout) + " must be more than 0"};
   DW_ASSIGN(out.wait, NamedDuration("--wait", typed.wait));
   DW_ASSIGN(out.format, ParseFormat(typed.format));
   DW_ASSIGN(out.ttl, NamedDuration("--ttl", typed.ttl));
@@ -233,6 +269,25 @@ Status CheckWords(const VerbText& text, const Arguments& out) {
   if (out.is_static && (out.check_tcp || !out.command.empty()))
     return {Code::kInvalid, "--static returns at once: it goes with neither --check nor a COMMAND"};
   return {};
+}
+
+// The flags of a page, without --help and --version.
+std::vector<FlagShape> FlagsOf(const CLI::App& app) {
+  std::vector<FlagShape> flags;
+  for (const CLI::Option* option : app.get_options()) {
+    if (option->get_positional() || option == app.get_help_ptr() || option->check_name("--version"))
+      continue;
+    FlagShape flag;
+    for (const std::string& name : option->get_snames()) flag.spellings.push_back("-" + name);
+    for (const std::string& name : option->get_lnames()) flag.spellings.push_back("--" + name);
+    flag.what = option->get_description();
+    flag.takes_value = option->get_items_expected_max() > 0;
+    if (option->check_name("--output"))
+      for (const auto& [name, format] : kFormats) flag.values.emplace_back(name);
+    if (option->check_name("--check")) flag.values = {"tcp"};
+    flags.push_back(std::move(flag));
+  }
+  return flags;
 }
 
 std::string Verbs() {
@@ -289,26 +344,32 @@ Result<Revision> ParseRevision(std::string_view text) {
   return Status(Code::kInvalid, "revision " + Shown(text) + " is not EPOCH:NUMBER, such as 1:42");
 }
 
+CommandShape ShapeOfDw() {
+  Arguments unused;
+  Typed typed;
+  CLI::App app;
+  AddGlobals(app, typed);
+  AddVerbs(app, typed);
+  AddFlags(app, typed, unused);
+  CommandShape command{{}, FlagsOf(app)};
+  for (const VerbText& text : kTexts) {
+    VerbShape verb{std::string(text.name),
+                   std::string(text.what),
+                   FlagsOf(*app.get_subcommand(std::string(text.name))),
+                   {}};
+    if (verb.name == "completion") verb.choices.assign(std::begin(kShells), std::end(kShells));
+    if (verb.name == "snapshot") verb.choices = {"save", "verify"};
+    verb.takes_file = verb.name == "import";
+    command.verbs.push_back(std::move(verb));
+  }
+  return command;
+}
+
 Result<Arguments> ParseArguments(int argc, const char* const* argv, std::string* help) {
   Arguments out;
   Typed typed;
   CLI::App app{"Datawire: sends messages to names, and shows who answers for them.", "dw"};
-  app.formatter(std::make_shared<HelpPage>());
-  app.require_subcommand(0, 1);
-  app.footer("dw VERB --help shows a verb's flags and an example.\n\n" + std::string(kExitCodes));
-  app.set_version_flag("--version", "dw " DATAWIRE_VERSION, "Prints the version");
-  app.add_option("--directory", typed.directory,
-                 "The directory's servers (else $DATAWIRE_DIRECTORY, the config files, "
-                 "127.0.0.1:7400)")
-      ->type_name("HOST:PORT[,...]");
-  app.add_option("--timeout", typed.timeout, "Of a call or a message (default 5s)")
-      ->type_name("DURATION");
-  app.add_option("--wait", typed.wait,
-                 "Keeps trying so long when the directory or an endpoint is not there (default 0s: "
-                 "fails at once)")
-      ->type_name("DURATION");
-  app.add_option("-o,--output", typed.format, "table, wide, short, json, jsonl or name")
-      ->type_name("FORMAT");
+  AddGlobals(app, typed);
   AddVerbs(app, typed);
   AddFlags(app, typed, out);
   // What follows a bare -- is nobody's flag.

@@ -9,6 +9,7 @@
 #include <string_view>
 #include <vector>
 
+#include "completion.h"
 #include "datawire/result.h"
 #include "datawire/revision.h"
 
@@ -35,7 +36,7 @@ struct Arguments {
   std::optional<std::chrono::milliseconds> max_stale;
   std::optional<Revision> min_revision, after;
   bool is_static = false, subtree = false, sessions = false, presettled = false;
-  bool check_tcp = false;
+  bool check_tcp = false, merge = false;
   bool acknowledged = false, undo = false;
   uint32_t priority = 0, weight = 0;
   std::string region, zone, listen;
@@ -46,6 +47,9 @@ struct Arguments {
 
 /// Parses the command line. The text of --help or --version goes to `help`. kInvalid: one line.
 Result<Arguments> ParseArguments(int argc, const char* const* argv, std::string* help);
+
+/// What ParseArguments takes.
+CommandShape ShapeOfDw();
 
 /// `500ms`, `5s`, `2m`, `1h`; a plain number is refused: its unit would be a guess.
 Result<std::chrono::milliseconds> ParseDuration(std::string_view text);

@@ -273,6 +273,13 @@ Result<int> ShowStatus(Session& session) {
   return 0;
 }
 
+Result<int> ShowCompletion(Session& session) {
+  DW_ASSIGN(const std::string script,
+            CompletionScript(session.arguments.words.front(), ShapeOfDw()));
+  session.console.Print(script);
+  return 0;
+}
+
 Result<int> ShowVersion(Session& session) {
   const Format format = session.arguments.format;
   if (IsJson(format))

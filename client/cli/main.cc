@@ -19,13 +19,14 @@ constexpr Verb kVerbs[] = {
     {"explain", Explain},     {"status", ShowStatus}, {"policy", SetOrShowPolicy},
     {"history", History},     {"drain", Drain},       {"session", Sessions},
     {"version", ShowVersion}, {"send", Send},         {"receive", Receive},
-    {"request", Request},
+    {"request", Request},     {"export", Export},     {"import", Import},
+    {"snapshot", Snapshot},   {"doctor", Doctor},     {"completion", ShowCompletion},
 };
 
 bool AsksDirectory(const Arguments& arguments) {
   if (arguments.verb == "send" || arguments.verb == "request")
     return !IsPhysical(arguments.words.front());
-  return arguments.verb != "version";
+  return arguments.verb != "version" && arguments.verb != "completion";
 }
 
 Result<int> Run(const Arguments& arguments, Console& console) {

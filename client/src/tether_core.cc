@@ -56,6 +56,7 @@ void TetherCore::Register(RegistrationSpec spec, TetherClient::Done done, BootTi
                                                 std::to_string(limits::kSessionRegistrations) +
                                                 " registrations"));
   wanted_.insert_or_assign(key, std::move(spec));
+  withdrawn_.erase(key);
   EnqueueRegister(key, std::move(done));
   Start(now);
 }
@@ -66,17 +67,14 @@ void TetherCore::Withdraw(const Address& address, const EndpointUrl& url, Tether
   if (wanted_.erase(key) == 0)
     return Finish(std::move(done), Status(Code::kNotFound, url.text() + " is not registered at " +
                                                                address.text() + " here"));
-  pb::TetherRequest message;
-  auto* withdrawal = message.mutable_withdraw()->add_withdrawals();
-  withdrawal->set_address(key.first);
-  withdrawal->set_url(key.second);
-  Supersede(key);
-  ops_[Enqueue(std::move(message), std::move(done))].key = key;
+  if (withdrawn_.size() < limits::kSessionRegistrations) withdrawn_.insert(key);
+  EnqueueWithdraw(key, std::move(done));
   Start(now);
 }
 
 void TetherCore::Drain(bool undo, TetherClient::Done done, BootTime now) {
   draining_ = !undo;
+  drain_asked_ = true;
   pb::TetherRequest message;
   message.mutable_drain()->set_undo(undo);
   Enqueue(std::move(message), std::move(done));
@@ -110,6 +108,15 @@ void TetherCore::EnqueueRegister(const Key& key, TetherClient::Done done) {
   Supersede(key);
   const uint64_t id = Enqueue(RegisterMessage(wanted_.at(key)), std::move(done));
   ops_[id].key = key;
+}
+
+void TetherCore::EnqueueWithdraw(const Key& key, TetherClient::Done done) {
+  pb::TetherRequest message;
+  auto* withdrawal = message.mutable_withdraw()->add_withdrawals();
+  withdrawal->set_address(key.first);
+  withdrawal->set_url(key.second);
+  Supersede(key);
+  ops_[Enqueue(std::move(message), std::move(done))].key = key;
 }
 
 void TetherCore::Supersede(const Key& key) {
@@ -237,11 +244,30 @@ void TetherCore::OnWelcome(const pb::TetherResponse::Welcome& welcome, BootTime 
   }
   attach_number_ = std::max(attach_number_, welcome.attach_number());
   if (welcome.ttl_ms() > 0) ttl_ = milliseconds(welcome.ttl_ms());
-  welcomed_at_ = FromWire(welcome.revision());
+  const Revision before = std::exchange(welcomed_at_, FromWire(welcome.revision()));
   heartbeat_due_ = now + ttl_ / 3;
   Observe(std::string("session ") + (welcome.resumed() ? "resumed" : "opened") + " at node " +
           welcome.source().node_id());
+  if (welcome.resumed() && before.epoch > 0 && welcomed_at_.epoch > before.epoch) AfterRestore();
   SendDue(now);
+}
+
+// The directory was restored from a backup: it knows the session, but not what was acknowledged
+// after that was made. What is still pending is sent again anyhow.
+void TetherCore::AfterRestore() {
+  Observe("the directory was restored from a backup: all is registered again");
+  const auto pending = [this](const Key& key) {
+    return std::any_of(ops_.begin(), ops_.end(),
+                       [&](const auto& op) { return op.second.key == key; });
+  };
+  for (const auto& [key, spec] : wanted_)
+    if (!pending(key)) EnqueueRegister(key, nullptr);
+  for (const Key& key : withdrawn_)
+    if (!pending(key)) EnqueueWithdraw(key, nullptr);
+  if (!drain_asked_) return;
+  pb::TetherRequest message;
+  message.mutable_drain()->set_undo(!draining_);
+  Enqueue(std::move(message), nullptr);
 }
 
 void TetherCore::OnDone(const pb::TetherResponse::Done& done, BootTime now) {
@@ -306,6 +332,7 @@ void TetherCore::NewSession() {
   session_id_.clear();
   secret_.clear();
   attach_number_ = 0;
+  withdrawn_.clear();
   // Acknowledgements still owed pass to the op that registers the same again; what was to be
   // withdrawn went with the old session.
   std::map<Key, TetherClient::Done> owed;

@@ -3,6 +3,7 @@
 #include <deque>
 #include <map>
 #include <optional>
+#include <set>
 #include <string>
 #include <utility>
 #include <variant>
@@ -83,6 +84,7 @@ class TetherCore {
   void SendDue(BootTime now);
   uint64_t Enqueue(directory::v1::TetherRequest message, TetherClient::Done done);
   void EnqueueRegister(const Key& key, TetherClient::Done done);
+  void EnqueueWithdraw(const Key& key, TetherClient::Done done);
   void Supersede(const Key& key);
   /// A later op is for the same address and endpoint.
   bool Overtaken(Ops::const_iterator op) const;
@@ -90,6 +92,7 @@ class TetherCore {
   void OnDone(const directory::v1::TetherResponse::Done& done, BootTime now);
   void OnEnded(const directory::v1::TetherResponse::Ended& ended, BootTime now);
   void NewSession();
+  void AfterRestore();
   void Finish(TetherClient::Done done, Result<Revision> result);
   void Observe(std::string line) { actions_.push_back(TetherObserve{std::move(line)}); }
   void BecomeClosed();
@@ -102,6 +105,7 @@ class TetherCore {
   uint32_t failures_ = 0;  // attempts since the last answered heartbeat
   bool renewing_ = false;  // a session ended, and the one after it has not lasted a heartbeat yet
   bool closing_ = false, bye_sent_ = false, draining_ = false;
+  bool drain_asked_ = false;  // or its undoing
 
   std::string session_id_, secret_;
   uint64_t attach_number_ = 0;
@@ -109,7 +113,8 @@ class TetherCore {
   Revision welcomed_at_;
 
   std::map<Key, RegistrationSpec> wanted_;
-  Ops ops_;  // by op id: the order in which they are sent
+  std::set<Key> withdrawn_;  // of this session, as many as it may hold
+  Ops ops_;                  // by op id: the order in which they are sent
   uint64_t last_op_ = 0;
 
   uint64_t last_heartbeat_ = 0;

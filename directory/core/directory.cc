@@ -1,12 +1,17 @@
 #include "core/directory.h"
 
+#include <filesystem>
+#include <system_error>
+
 #include "core/drain.h"
 #include "core/explain.h"
+#include "core/export.h"
 #include "core/ground.h"
 #include "core/history.h"
 #include "core/list.h"
 #include "core/policy.h"
 #include "core/resolve.h"
+#include "core/snapshots.h"
 #include "core/static_records.h"
 #include "core/sweeper.h"
 #include "core/tethers.h"
@@ -30,6 +35,8 @@ class Core final : public Directory {
         drain_(std::make_shared<DrainVerb>(ground_, records_, tethers_, hub_)),
         sweeper_(std::make_shared<Sweeper>(ground_)),
         list_(ground_),
+        export_(ground_),
+        snapshots_(ground_),
         started_(now) {}
   ~Core() override {
     resolve_->Stop();
@@ -56,6 +63,7 @@ class Core final : public Directory {
     hub_->Tick(now);
     drain_->Tick(now);
     list_.Tick(now);
+    export_.Tick(now);
     sweeper_->Tick(now, tethers_->healthy_clock());
   }
 
@@ -100,6 +108,17 @@ class Core final : public Directory {
     tethers_->EndSession(request, peer, std::move(done));
   }
   Result<pb::ReleaseBrakeResponse> ReleaseBrake() override { return tethers_->ReleaseBrake(); }
+  Result<pb::ExportResponse> Export(const pb::ExportRequest& request) override {
+    return export_.Export(request);
+  }
+  void Snapshot(const pb::SnapshotRequest& request,
+                std::function<void(Result<pb::SnapshotResponse>)> done) override {
+    snapshots_.Save(request.directory(), std::move(done));
+  }
+  void VerifySnapshot(const pb::SnapshotRequest& request,
+                      std::function<void(Result<pb::SnapshotResponse>)> done) override {
+    snapshots_.Verify(request.directory(), std::move(done));
+  }
 
   std::unique_ptr<Tether> OpenTether(const Peer& peer, Stream& stream) override {
     return tethers_->OpenTether(peer, stream);
@@ -116,6 +135,7 @@ class Core final : public Directory {
     tethers_->Stop();
     resolve_->Stop();
     drain_->Stop();
+    snapshots_.Stop();
   }
 
   Counters counters() const override {
@@ -145,6 +165,8 @@ class Core final : public Directory {
   const std::shared_ptr<DrainVerb> drain_;
   const std::shared_ptr<Sweeper> sweeper_;
   ListVerb list_;
+  ExportVerb export_;
+  Snapshots snapshots_;
   const BootTime started_;
 };
 
@@ -172,6 +194,13 @@ pb::StatusResponse Core::GetStatus() {
   out.set_healthy(fresh.healthy);
   out.set_reason(fresh.reason);
   out.set_age_ms(ground_->AgeMs());
+  out.set_wall_ms(WallMillis());
+  std::error_code error;
+  const auto disc = std::filesystem::space(ground_->view.path(), error);
+  if (!error) {
+    out.set_disc_free_bytes(disc.available);
+    out.set_disc_bytes(disc.capacity);
+  }
   return out;
 }
 

@@ -97,6 +97,12 @@ class Directory {
   virtual void EndSession(const pb::EndSessionRequest& request, const Peer& peer,
                           std::function<void(Result<pb::EndSessionResponse>)> done) = 0;
   virtual Result<pb::ReleaseBrakeResponse> ReleaseBrake() = 0;
+  virtual Result<pb::ExportResponse> Export(const pb::ExportRequest& request) = 0;
+  /// One of these two at a time; `done` may run inside the call.
+  virtual void Snapshot(const pb::SnapshotRequest& request,
+                        std::function<void(Result<pb::SnapshotResponse>)> done) = 0;
+  virtual void VerifySnapshot(const pb::SnapshotRequest& request,
+                              std::function<void(Result<pb::SnapshotResponse>)> done) = 0;
 
   /// The Stream outlives what is returned.
   virtual std::unique_ptr<Tether> OpenTether(const Peer& peer, Stream& stream) = 0;

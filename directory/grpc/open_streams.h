@@ -28,12 +28,14 @@ enum class Verb {
   kEndSession,
   kReleaseBrake,
   kDrain,
-  kHistory
+  kHistory,
+  kExport,
+  kSnapshot
 };
-inline constexpr std::array<std::string_view, 16> kVerbNames = {
+inline constexpr std::array<std::string_view, 18> kVerbNames = {
     "resolve",     "subscribe",     "tether", "register",   "withdraw",   "list",
     "watch",       "explain",       "status", "set_policy", "get_policy", "list_sessions",
-    "end_session", "release_brake", "drain",  "history"};
+    "end_session", "release_brake", "drain",  "history",    "export",     "snapshot"};
 
 /// Finished calls and streams by verb and code. Thread-safe.
 class CallCounts {

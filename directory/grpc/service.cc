@@ -8,6 +8,7 @@
 #include "datawire/directory/v1/directory.grpc.pb.h"
 #include "datawire/limits.h"
 #include "grpc/wire_bytes.h"
+#include "ops/process.h"
 
 namespace datawire::directory {
 namespace {
@@ -181,8 +182,12 @@ using RawSessions =
     pb::Admin::WithRawCallbackMethod_ListSessions<pb::Admin::WithRawCallbackMethod_EndSession<
         pb::Admin::WithRawCallbackMethod_ReleaseBrake<Base>>>;
 
+template <typename Base>
+using RawBackup = pb::Admin::WithRawCallbackMethod_Export<pb::Admin::WithRawCallbackMethod_Snapshot<
+    pb::Admin::WithRawCallbackMethod_VerifySnapshot<Base>>>;
+
 class AdminService final
-    : public pb::Admin::WithRawCallbackMethod_Status<RawSessions<pb::Admin::Service>> {
+    : public pb::Admin::WithRawCallbackMethod_Status<RawSessions<RawBackup<pb::Admin::Service>>> {
  public:
   explicit AdminService(Shared& shared) : shared_(shared) {}
 
@@ -191,7 +196,39 @@ class AdminService final
     return Unary<pb::StatusResponse, pb::StatusRequest>(
         shared_, Verb::kStatus, context, request, response,
         [this](const pb::StatusRequest&, const auto& done) {
-          done(Result<pb::StatusResponse>(shared_.directory.GetStatus()));
+          pb::StatusResponse status = shared_.directory.GetStatus();
+          const ProcessUse use = ReadProcessUse();
+          status.set_open_files(use.open_files);
+          status.set_open_files_most(use.open_files_most);
+          done(Result<pb::StatusResponse>(std::move(status)));
+        });
+  }
+
+  grpc::ServerUnaryReactor* Export(CallbackServerContext* context, const ByteBuffer* request,
+                                   ByteBuffer* response) override {
+    return Unary<pb::ExportResponse, pb::ExportRequest>(
+        shared_, Verb::kExport, context, request, response,
+        [this](const pb::ExportRequest& parsed, const auto& done) {
+          done(shared_.directory.Export(parsed));
+        });
+  }
+
+  grpc::ServerUnaryReactor* Snapshot(CallbackServerContext* context, const ByteBuffer* request,
+                                     ByteBuffer* response) override {
+    return Unary<pb::SnapshotResponse, pb::SnapshotRequest>(
+        shared_, Verb::kSnapshot, context, request, response,
+        [this](const pb::SnapshotRequest& parsed, auto done) {
+          shared_.directory.Snapshot(parsed, std::move(done));
+        });
+  }
+
+  grpc::ServerUnaryReactor* VerifySnapshot(CallbackServerContext* context,
+                                           const ByteBuffer* request,
+                                           ByteBuffer* response) override {
+    return Unary<pb::SnapshotResponse, pb::SnapshotRequest>(
+        shared_, Verb::kSnapshot, context, request, response,
+        [this](const pb::SnapshotRequest& parsed, auto done) {
+          shared_.directory.VerifySnapshot(parsed, std::move(done));
         });
   }
 

@@ -47,6 +47,8 @@ uint64_t RaiseFileLimit() {
 
 ProcessUse ReadProcessUse() {
   ProcessUse use;
+  rlimit limit{};
+  if (::getrlimit(RLIMIT_NOFILE, &limit) == 0) use.open_files_most = limit.rlim_cur;
   std::error_code error;
   for (std::filesystem::directory_iterator one("/proc/self/fd", error), end; one != end && !error;
        one.increment(error)) {

@@ -11,7 +11,7 @@ uint64_t RaiseFileLimit();
 
 /// Open files and resident memory of this process, for /metrics. Value.
 struct ProcessUse {
-  uint64_t open_files = 0;
+  uint64_t open_files = 0, open_files_most = 0;
   uint64_t resident_bytes = 0;
 };
 ProcessUse ReadProcessUse();

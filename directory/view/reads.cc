@@ -64,6 +64,28 @@ class Held final : public View::Snapshot {
     return Policies(prefix, std::max(after, last), most - found, events, next);
   }
 
+  Status Static(std::string after, size_t most, std::vector<pb::ExportedRegistration>* out,
+                std::string* next) const override {
+    const std::string from = after.empty() ? "d/" : std::move(after) + '\0';
+    std::string last;
+    next->clear();
+    size_t seen = 0;
+    return EachRegistration(point_->reading(), from, "d0", [&](Registered& r) {
+      if (seen++ == most) {
+        *next = last;
+        return false;
+      }
+      last = r.key;
+      if (!Listed(r.standing) || !r.registration.session_id().empty()) return true;
+      pb::ExportedRegistration& exported = out->emplace_back();
+      exported.set_address(r.address.text());
+      *exported.mutable_endpoint() = r.registration.endpoint();
+      exported.set_created(r.created);
+      exported.set_identity(r.registration.identity());
+      return true;
+    });
+  }
+
  private:
   // Those after `after`, or after the last registration, whose key sorts before any policy's.
   Status Policies(const std::optional<Address>& prefix, const std::string& after, size_t most,

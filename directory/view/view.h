@@ -10,6 +10,7 @@
 
 #include "datawire/address.h"
 #include "datawire/answer.h"
+#include "datawire/directory/v1/directory.pb.h"
 #include "engine/log.h"
 #include "view/keys.h"
 
@@ -19,6 +20,8 @@ class Env;
 }  // namespace rocksdb
 
 namespace datawire::directory {
+
+namespace pb = ::datawire::directory::v1;
 
 /// A materialised row, already encoded as a datawire.directory.v1.Row. Immutable, shared.
 struct Row {
@@ -129,6 +132,10 @@ class View final : public Applier {
     virtual Status Registrations(const std::optional<Address>& prefix, const std::string& after,
                                  size_t most, std::vector<std::string>* events,
                                  std::string* next) const = 0;
+    /// Static registrations among the next `most` registrations behind key `after`, whoever holds
+    /// those; `next` as above.
+    virtual Status Static(std::string after, size_t most,
+                          std::vector<pb::ExportedRegistration>* out, std::string* next) const = 0;
   };
   std::unique_ptr<Snapshot> Hold() const;
 

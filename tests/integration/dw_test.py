@@ -16,12 +16,12 @@ from harness.api import Api, pb, WithDirectory
 from harness.programs import Directory, Program, dw, dw_json, eventually
 
 VERBS = ("resolve", "list", "tree", "watch", "register", "withdraw", "send", "receive", "request", "explain", "status",
-         "policy", "session", "drain", "history", "version")
+         "policy", "session", "drain", "history", "export", "import", "snapshot", "doctor", "completion", "version")
 ASKING = (["resolve", "//a/b"], ["list"], ["tree"], ["watch"], ["register", "//a/b", "amqp://127.0.0.1:1"],
           ["register", "--static", "//a/b", "amqp://127.0.0.1:1"], ["withdraw", "//a/b"], ["send", "//a/b", "x"],
           ["receive", "//a/b"], ["request", "//a/b", "x"], ["explain", "//a/b"], ["status"], ["policy", "get", "//a/b"],
           ["policy", "set", "//a/b", "ordered"], ["session", "list"], ["session", "end", "0" * 32], ["session", "release-brake"],
-          ["drain", "//a/b"], ["history", "//a/b"])
+          ["drain", "//a/b"], ["history", "//a/b"], ["export"], ["import", "/nonexistent"], ["snapshot", "save", "/tmp/none/none"])
 NOWHERE = "127.0.0.1:1"
 # DESIGN.md, "The tools": the documented shape.
 DOCUMENTED = """{"address": "//demo/upper", "status": "FOUND", "matched": "//demo/upper", "policy": "balanced",
@@ -621,6 +621,51 @@ class Usage(Case):
             self.assertEqual(len(told.splitlines()), 1)
             self.assertIn("stdout cannot be written", told)
         self.shell('"$dw" status -o json | head -c 1 >/dev/null; exit ${PIPESTATUS[0]}')
+
+
+class Doctor(Case):
+    def findings(self, *args, code=0, directory=None):
+        found = dw_json("doctor", *args, directory=directory or self.directory, code=code)
+        for one in found:
+            self.assertEqual(list(one), ["result", "check", "server", "what", "remedy"])
+            self.assertEqual(one["remedy"] == "", one["result"] == "ok", one)
+        return found
+
+    def test_each_check_is_a_line_and_nothing_fails_where_all_is_well(self):
+        found = self.findings()
+        self.assertEqual([one["check"] for one in found],
+                         ["server", "health", "clock", "version", "files", "disc", "cluster", "files"])
+        self.assertEqual([one["check"] for one in found if one["result"] == "fail"], [])
+        for check in ("server", "health", "clock", "version"):
+            self.assertEqual([one["result"] for one in found if one["check"] == check], ["ok"])
+        table = self.dw("doctor")
+        self.assertEqual((table.code, table.stderr), (0, ""))
+        self.assertRegex(table.stdout, r"(?m)^RESULT +CHECK +SERVER +WHAT$")
+        self.assertRegex(table.stdout, rf"(?m)^ok +server +{self.directory.address} +node n1 answers in \d+ ms$")
+
+    def test_a_server_that_is_not_there_or_hangs_fails_and_the_others_are_looked_at(self):
+        both = f"{self.directory.address},{NOWHERE}"
+        found = self.findings(directory=both, code=4)
+        self.assertEqual([(one["check"], one["server"]) for one in found if one["result"] == "fail"], [("server", NOWHERE)])
+        self.assertIn(("ok", "disc", self.directory.address),
+                      [("ok" if one["result"] != "fail" else "", one["check"], one["server"]) for one in found])
+        self.one_line(dw("doctor", directory=NOWHERE), 4, "1 of 2 checks fails")
+        self.directory.sigstop()
+        try:
+            self.assertIn("did not answer", self.findings("--timeout", "500ms", code=4)[0]["what"])
+        finally:
+            self.directory.sigcont()
+
+    def test_few_open_files_and_two_clusters_are_found(self):
+        server = programs.binary("datawire-directory")
+        with Program("/bin/bash", "-c", f'ulimit -n 512; exec "{server}" --dev --listen 127.0.0.1:0 --http-listen 127.0.0.1:0',
+                     label="few-files") as program:
+            at = program.wait_for_line(r"^ready grpc=(\S+)", 30).group(1)
+            found = self.findings(directory=at)
+            self.assertEqual([one["result"] for one in found if one["check"] == "files"][0], "warn")
+            both = self.findings(directory=f"{at},{self.directory.address}", code=4)
+            self.assertEqual([one["check"] for one in both if one["result"] == "fail"], ["cluster"])
+            self.assertEqual(program.stop(), 0)
 
 
 if __name__ == "__main__":

@@ -91,6 +91,12 @@ TEST(Config, RefusalsAreOneLineWithTheValue) {
       {{"--data", "/d", "--node-id", ""}, "--node-id"},
       {{"--data", "/d", "--node-id", std::string(64, 'x')}, "63"},
       {{"--data", "/d", "--cluster-id", "c"}, "--init"},
+      {{"--data", "/d", "--init", "--import", "f"}, "--init and --import"},
+      {{"--dev", "--import", "f"}, "--import and --dev"},
+      {{"--dev", "--restore", "f"}, "--restore and --dev"},
+      {{"--data", "/d", "--restore", "s", "--import", "f"}, "--import and --restore"},
+      {{"--data", "/d", "--init", "--epoch", "7"}, "--epoch 7"},
+      {{"--data", "/d", "--epoch", "7"}, "--epoch 7"},
       {{"--data", "/d", "--init", "--cluster-id", "a/b"}, "`a/b`"},
       {{"--dev", "--data", "/d"}, "--data and --dev"},
       {{"--dev", "--init"}, "--init and --dev"},
@@ -125,8 +131,9 @@ TEST(Config, BeyondLoopbackWantsInsecure) {
 TEST(Config, HelpNamesEveryFlag) {
   const auto parsed = Parse({"--help"});
   ASSERT_TRUE(parsed.ok());
-  for (const char* flag : {"--data", "--init", "--dev", "--config", "--node-id", "--cluster-id",
-                           "--listen", "--http-listen", "--insecure", "--version", "--help"}) {
+  for (const char* flag :
+       {"--data", "--init", "--dev", "--config", "--node-id", "--cluster-id", "--listen",
+        "--http-listen", "--insecure", "--import", "--restore", "--epoch", "--version", "--help"}) {
     EXPECT_TRUE(Has(parsed->text, flag)) << flag;
   }
 }

@@ -444,5 +444,50 @@ TEST_F(TetherCoreTest, ASessionRefusesMoreThanAThousandRegistrations) {
   EXPECT_EQ(results_[0].status().code(), Code::kOverloaded);
 }
 
+pb::TetherResponse WelcomeAt(uint64_t epoch, uint64_t attach_number, bool resumed) {
+  pb::TetherResponse response = Welcome(attach_number, resumed);
+  response.mutable_welcome()->mutable_revision()->set_epoch(epoch);
+  return response;
+}
+
+TEST_F(TetherCoreTest, AfterARestoreItSaysAgainWhatWasAcknowledged) {
+  Register();
+  Receive(WelcomeAt(1, 0, false));
+  Receive(Acknowledged(1));
+  Register("amqp://127.0.0.1:4002");
+  Receive(Acknowledged(2));
+  Withdraw();
+  Receive(Acknowledged(3));
+  core().Drain(false, Keep(), now_);
+  core().Drain(true, Keep(), now_);
+  Collect();
+  Receive(Acknowledged(4));
+  Receive(Acknowledged(5));
+  ASSERT_EQ(results_.size(), 5u);
+  const auto resumed_at = [this](uint64_t epoch, uint64_t attach_number) {
+    core().OnLost(Status(Code::kUnavailable, "away"), now_);
+    now_ += seconds(10);
+    core().Tick(now_);
+    Collect();
+    sent_.clear();
+    Receive(WelcomeAt(epoch, attach_number, true));
+  };
+  resumed_at(1, 1);
+  EXPECT_TRUE(sent_.empty()) << "the same epoch: the directory has it all";
+  resumed_at(2, 2);
+  ASSERT_EQ(sent_.size(), 3u);
+  EXPECT_EQ(sent_[0].register_().registrations(0).endpoint().url(), "amqp://127.0.0.1:4002");
+  EXPECT_EQ(sent_[0].register_().op_id(), 6u) << "a new op: the restored one may know an old id";
+  EXPECT_EQ(sent_[1].withdraw().withdrawals(0).url(), kUrl) << "it may be back in the answers";
+  ASSERT_TRUE(sent_[2].has_drain());
+  EXPECT_TRUE(sent_[2].drain().undo());
+  Receive(Acknowledged(6));
+  Receive(Refused(7, pb::NOT_FOUND));
+  Receive(Acknowledged(8));
+  resumed_at(2, 3);
+  EXPECT_TRUE(sent_.empty());
+  EXPECT_EQ(results_.size(), 5u) << "nobody is told twice";
+}
+
 }  // namespace
 }  // namespace datawire
