@@ -181,27 +181,27 @@ TEST_F(EmbeddedTest, ThoseAnsweredTogetherAreWrittenTogetherWhenTheyComeAgain) {
   std::vector<std::future<Outcome>> both;
   {
     Hold hold(*this);  // one op, written, about to be answered
-    both.push_back(Propose(PutOp("p/a", "x")));
-    both.push_back(Propose(PutOp("p/b", "x")));
+    both.push_back(Propose(PutOp("n/a", "x")));
+    both.push_back(Propose(PutOp("n/b", "x")));
   }
   for (auto& one : both) EXPECT_TRUE(Wait(std::move(one)).status.ok());
-  std::future<Outcome> waits = Propose(PutOp("p/a", "y"));
+  std::future<Outcome> waits = Propose(PutOp("n/a", "y"));
   EXPECT_EQ(waits.wait_for(std::chrono::milliseconds(100)), std::future_status::timeout);
-  const Outcome other = Do(PutOp("p/b", "y"));
+  const Outcome other = Do(PutOp("n/b", "y"));
   EXPECT_TRUE(other.status.ok());
   EXPECT_EQ(Wait(std::move(waits)).at, other.at);
 }
 
 TEST_F(EmbeddedTest, WhoIsAloneDoesNotWaitForOthers) {
   engine_.ReopenGathering(kWait);
-  for (int i = 0; i < 3; ++i) EXPECT_TRUE(Do(PutOp("p/a", "x")).status.ok());
+  for (int i = 0; i < 3; ++i) EXPECT_TRUE(Do(PutOp("n/a", "x")).status.ok());
 }
 
 TEST_F(EmbeddedTest, WhatWaitsIsWrittenThoughNobodyComesAgain) {
   std::future<Outcome> waits;
   {
     Hold hold(*this);
-    waits = Propose(PutOp("p/a", "x"));
+    waits = Propose(PutOp("n/a", "x"));
   }
   EXPECT_TRUE(Wait(std::move(waits)).status.ok());
 }
