@@ -106,7 +106,15 @@ Status Register(Directory& directory, const ExportCalls::Call& call) {
   return done.get_future().get();
 }
 
-// The registrations of a checked export, into a new store.
+Status SetPolicy(Directory& directory, const pb::ExportedPolicy& policy) {
+  std::promise<Status> done;
+  directory.SetPolicy(
+      CallOf(policy), {"import", policy.identity()},
+      [&done](const Result<pb::SetPolicyResponse>& r) { done.set_value(r.status()); });
+  return done.get_future().get();
+}
+
+// What a checked export has, into a new store.
 Status Fill(const std::string& file, const std::string& path, const View::Authority& authority) {
   DW_ASSIGN(const auto view, View::Create(path, authority));
   DW_ASSIGN(const auto log, OpenEmbedded(*view));
@@ -118,9 +126,10 @@ Status Fill(const std::string& file, const std::string& path, const View::Author
     for (const auto& call : full) DW_RETURN_IF_ERROR(Register(*directory, call));
     return Status();
   };
-  DW_RETURN_IF_ERROR(ReadExportFile(
-      file, reader,
-      [&](const pb::ExportedRegistration& registration) { return send(calls.Add(registration)); }));
+  DW_RETURN_IF_ERROR(ReadExportFile(file, reader, [&](const pb::ExportLine& line) {
+    return line.has_policy() ? SetPolicy(*directory, line.policy())
+                             : send(calls.Add(line.registration()));
+  }));
   DW_RETURN_IF_ERROR(send(calls.Finish()));
   directory->Stop();
   log->Stop();
@@ -131,8 +140,7 @@ Status Fill(const std::string& file, const std::string& path, const View::Author
 
 Result<Made> MakeFromExport(const std::string& file, const std::string& data, uint64_t epoch) {
   ExportReader checked;
-  DW_RETURN_IF_ERROR(
-      ReadExportFile(file, checked, [](const pb::ExportedRegistration&) { return Status(); }));
+  DW_RETURN_IF_ERROR(ReadExportFile(file, checked, [](const pb::ExportLine&) { return Status(); }));
   Made made{.cluster_id = checked.header().cluster_id(), .registrations = checked.registrations()};
   DW_ASSIGN(made.epoch, EpochAfter(checked.header().revision().epoch(), epoch));
   Incoming incoming;

@@ -66,7 +66,7 @@ constexpr VerbText kTexts[] = {
     {"history", "ADDRESS", "What happened to an address lately: when, why, by whom",
      "dw history //demo/upper", 1, 1},
     {"status", "", "The directory's state", "dw status -o json", 0, 0},
-    {"export", "", "The static registrations at one revision, as lines of JSON", "dw export", 0, 0},
+    {"export", "", "Static registrations and policies at one revision, as lines of JSON", "dw export", 0, 0},
     {"import", "FILE", "Registers what an export holds; cut off, it goes on with --merge",
      "dw import directory.jsonl", 1, 1},
     {"snapshot", "save|verify DIR", "A copy of the whole store, in DIR on the server's disc",

@@ -16,6 +16,14 @@ std::string Registrations(uint64_t count) {
   return std::to_string(count) + (count == 1 ? " registration" : " registrations");
 }
 
+std::string Policies(uint64_t count) {
+  return std::to_string(count) + (count == 1 ? " policy" : " policies");
+}
+
+std::string Records(uint64_t count) {
+  return std::to_string(count) + (count == 1 ? " record" : " records");
+}
+
 // Calls of an import, one after the other.
 class Importing {
  public:
@@ -24,7 +32,14 @@ class Importing {
   Status Add(const pb::ExportedRegistration& registration) {
     return Send(calls_.Add(registration));
   }
+  /// After the last registration; policies come then.
   Status Finish() { return Send(calls_.Finish()); }
+  Status Add(const pb::ExportedPolicy& policy) {
+    DW_RETURN_IF_ERROR(Finish());
+    pb::SetPolicyRequest call = CallOf(policy);
+    call.set_op_id(RandomBytes(16));
+    return Took(session_.api.SetPolicy(call), 1);
+  }
   uint64_t done() const { return done_; }
   const Revision& at() const { return at_; }
 
@@ -36,14 +51,17 @@ class Importing {
   }
   Status Send(pb::RegisterRequest call) {
     call.set_op_id(RandomBytes(16));
-    const auto response = session_.api.Register(call);
+    return Took(session_.api.Register(call), call.registrations_size());
+  }
+  template <typename Response>
+  Status Took(const Result<Response>& response, uint64_t count) {
     if (!response.ok())
       return {response.status().code(), response.status().message() + "; " + std::to_string(done_) +
-                                            " of " + Registrations(all_) +
+                                            " of " + Records(all_) +
                                             " are imported: run it again with --merge to go on"};
-    done_ += call.registrations_size();
+    done_ += count;
     at_ = FromWire(response->revision());
-    session_.console.Progress("imported " + std::to_string(done_) + " of " + Registrations(all_) +
+    session_.console.Progress("imported " + std::to_string(done_) + " of " + Records(all_) +
                               " ...");
     return {};
   }
@@ -59,7 +77,7 @@ class Importing {
 
 Result<int> Export(Session& session) {
   pb::ExportRequest request;
-  uint64_t count = 0;
+  uint64_t count = 0, policies = 0;
   pb::ExportLine line;
   bool begun = false;
   do {
@@ -76,14 +94,20 @@ Result<int> Export(Session& session) {
       *line.mutable_registration() = registration;
       text += ExportText(line);
     }
+    for (const auto& policy : page.policies()) {
+      *line.mutable_policy() = policy;
+      text += ExportText(line);
+    }
     if (!session.console.Print(text)) return 0;  // Finish tells why, if there is anything to tell
     count += page.registrations_size();
+    policies += page.policies_size();
     session.console.Progress("exported " + Registrations(count) + " ...");
     request.set_page_token(page.next_page_token());
   } while (!request.page_token().empty());
   line.mutable_trailer()->set_registrations(count);
+  line.mutable_trailer()->set_policies(policies);
   session.console.Print(ExportText(line));
-  session.console.Tell("exported " + Registrations(count));
+  session.console.Tell("exported " + Registrations(count) + ", " + Policies(policies));
   return 0;
 }
 
@@ -97,28 +121,28 @@ Result<int> Import(Session& session) {
                       "same address and URL");
   // The whole file first: one that is cut off or wrong imports nothing.
   ExportReader checked;
-  DW_RETURN_IF_ERROR(
-      ReadExportFile(path, checked, [](const pb::ExportedRegistration&) { return Status(); }));
-  Importing importing(session, checked.registrations());
+  DW_RETURN_IF_ERROR(ReadExportFile(path, checked, [](const pb::ExportLine&) { return Status(); }));
+  Importing importing(session, checked.registrations() + checked.policies());
   ExportReader reader;
-  DW_RETURN_IF_ERROR(ReadExportFile(
-      path, reader,
-      [&](const pb::ExportedRegistration& registration) { return importing.Add(registration); }));
+  DW_RETURN_IF_ERROR(ReadExportFile(path, reader, [&](const pb::ExportLine& line) {
+    return line.has_policy() ? importing.Add(line.policy()) : importing.Add(line.registration());
+  }));
   DW_RETURN_IF_ERROR(importing.Finish());
   const Revision at = importing.done() > 0 ? importing.at() : FromWire(status.revision());
   const Format format = session.arguments.format;
   const auto& header = reader.header();
   if (IsJson(format)) {
-    const Json value = {{"imported", importing.done()},
+    const Json value = {{"imported", reader.registrations()},
+                        {"policies", reader.policies()},
                         {"from_cluster", header.cluster_id()},
                         {"from_revision", ToJson(FromWire(header.revision()))},
                         {"revision", ToJson(at)}};
     session.console.Print(format == Format::kJson ? Pretty(value) : Line(value) + "\n");
   } else {
-    session.console.Print("imported " + Registrations(importing.done()) + " of cluster " +
-                          Printable(header.cluster_id()) + " revision " +
-                          FromWire(header.revision()).ToString() + "  revision " + at.ToString() +
-                          "\n");
+    session.console.Print(
+        "imported " + Registrations(reader.registrations()) + ", " + Policies(reader.policies()) +
+        " of cluster " + Printable(header.cluster_id()) + " revision " +
+        FromWire(header.revision()).ToString() + "  revision " + at.ToString() + "\n");
   }
   return 0;
 }

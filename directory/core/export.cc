@@ -10,12 +10,29 @@ namespace {
 constexpr size_t kTokenBytes = 16;  // unguessable: it names another's snapshot
 constexpr size_t kSnapshots = 4;    // exports at a time: operators, not clients
 constexpr size_t kReadAtOnce = 100;
+constexpr char kPolicies[] = "p/";  // what their keys begin with
 
 Status ExportAgain() {
   return {Code::kAborted, "the page token is unknown or older than 60 s: export again"};
 }
 
 }  // namespace
+
+/// Some registrations or, after the last of them, policies; `next` empty: there is no more.
+Status ExportVerb::Read(const View::Snapshot& snapshot, size_t want, pb::ExportResponse* response,
+                        std::string* next) {
+  if (next->starts_with(kPolicies)) {
+    std::vector<pb::ExportedPolicy> read;
+    DW_RETURN_IF_ERROR(snapshot.Policies(*next, want, &read, next));
+    for (auto& policy : read) *response->add_policies() = std::move(policy);
+    return {};
+  }
+  std::vector<pb::ExportedRegistration> read;
+  DW_RETURN_IF_ERROR(snapshot.Static(*next, want, &read, next));
+  for (auto& registration : read) *response->add_registrations() = std::move(registration);
+  if (next->empty()) *next = kPolicies;
+  return {};
+}
 
 Result<ExportVerb::Held> ExportVerb::Find(const std::string& page_token, std::string* token,
                                           std::string* after) {
@@ -46,15 +63,9 @@ Result<pb::ExportResponse> ExportVerb::Export(const pb::ExportRequest& request) 
   *response.mutable_source() = ground_->source;
   // A page is what one look at so many registrations gives, whoever holds them: its time is
   // bounded.
-  size_t bytes = 0;
-  for (size_t seen = 0; seen < most && bytes < limits::kBulkBytes / 2;) {
+  for (size_t seen = 0; seen < most && response.ByteSizeLong() < limits::kBulkBytes / 2;) {
     const size_t want = std::min(kReadAtOnce, most - seen);
-    std::vector<pb::ExportedRegistration> read;
-    DW_RETURN_IF_ERROR(held.snapshot->Static(next, want, &read, &next));
-    for (auto& registration : read) {
-      bytes += registration.ByteSizeLong();
-      *response.add_registrations() = std::move(registration);
-    }
+    DW_RETURN_IF_ERROR(Read(*held.snapshot, want, &response, &next));
     seen += want;
     if (next.empty()) break;
   }

@@ -26,6 +26,9 @@ class ExportVerb {
   /// What a token stands for: the snapshot and where to go on. kAborted: it is held no more.
   Result<Held> Find(const std::string& page_token, std::string* token, std::string* after);
 
+  static Status Read(const View::Snapshot& snapshot, size_t want, pb::ExportResponse* response,
+                     std::string* next);
+
   std::shared_ptr<Ground> ground_;
   std::mutex mu_;
   std::map<std::string, Held> held_;  // by random id; guarded by mu_

@@ -61,7 +61,7 @@ class Held final : public View::Snapshot {
       return true;
     }));
     if (!next->empty()) return {};
-    return Policies(prefix, std::max(after, last), most - found, events, next);
+    return PolicyEvents(prefix, std::max(after, last), most - found, events, next);
   }
 
   Status Static(std::string after, size_t most, std::vector<pb::ExportedRegistration>* out,
@@ -86,10 +86,31 @@ class Held final : public View::Snapshot {
     });
   }
 
+  Status Policies(const std::string& after, size_t most, std::vector<pb::ExportedPolicy>* out,
+                  std::string* next) const override {
+    next->clear();
+    return EachPolicy(std::nullopt, after, most, next,
+                      [out](const Address& address, const record::AddressPolicy& policy) {
+                        pb::ExportedPolicy& exported = out->emplace_back();
+                        exported.set_address(address.text());
+                        exported.set_policy(policy.policy());
+                        exported.set_identity(policy.identity());
+                      });
+  }
+
  private:
+  Status PolicyEvents(const std::optional<Address>& prefix, const std::string& after, size_t most,
+                      std::vector<std::string>* events, std::string* next) const {
+    return EachPolicy(prefix, after, most, next,
+                      [events](const Address& address, const record::AddressPolicy& policy) {
+                        events->push_back(EventOf(address, policy).SerializeAsString());
+                      });
+  }
+
   // Those after `after`, or after the last registration, whose key sorts before any policy's.
-  Status Policies(const std::optional<Address>& prefix, const std::string& after, size_t most,
-                  std::vector<std::string>* events, std::string* next) const {
+  template <typename Each>
+  Status EachPolicy(const std::optional<Address>& prefix, const std::string& after, size_t most,
+                    std::string* next, const Each& each) const {
     std::string from = "p/", to = "p0", last = after;
     if (prefix) {
       from = keys::Policy(*prefix);
@@ -112,7 +133,7 @@ class Held final : public View::Snapshot {
       last = stored.key;
       if (policy.has_ended()) continue;
       ++found;
-      events->push_back(EventOf(address, policy).SerializeAsString());
+      each(address, policy);
     }
     return FromRocks(it->status(), "reading policies");
   }

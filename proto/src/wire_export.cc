@@ -49,7 +49,34 @@ Status ExportReader::TakeHeader(const pb::ExportLine& line) {
   return {};
 }
 
-Result<std::optional<pb::ExportedRegistration>> ExportReader::Take(std::string_view text) {
+Status ExportReader::TakeTrailer(const pb::ExportLine::Trailer& trailer) {
+  const auto wrong = [&](uint64_t said, uint64_t found, const char* what) {
+    return Refused(Code::kInvalid, "says that there are " + std::to_string(said) + " " + what +
+                                       ", but there are " + std::to_string(found));
+  };
+  if (trailer.registrations() != registrations_)
+    return wrong(trailer.registrations(), registrations_, "registrations");
+  if (trailer.policies() != policies_) return wrong(trailer.policies(), policies_, "policies");
+  complete_ = true;
+  return {};
+}
+
+Status ExportReader::Canonical(pb::ExportLine& line) const {
+  std::string& text = line.has_policy() ? *line.mutable_policy()->mutable_address()
+                                        : *line.mutable_registration()->mutable_address();
+  const auto address = Address::Parse(text);
+  if (!address.ok()) return Refused(Code::kInvalid, "is refused: " + address.status().message());
+  text = address->text();
+  if (line.has_policy()) {
+    if (pb::Policy_IsValid(line.policy().policy())) return {};
+    return Refused(Code::kInvalid, "has a policy that this program does not know");
+  }
+  const Status endpoint = Canonicalize(line.mutable_registration()->mutable_endpoint());
+  if (!endpoint.ok()) return Refused(Code::kInvalid, "is refused: " + endpoint.message());
+  return {};
+}
+
+Result<pb::ExportLine> ExportReader::Take(std::string_view text) {
   ++lines_;
   if (complete_) return Refused(Code::kInvalid, "comes after the trailer");
   pb::ExportLine line;
@@ -64,38 +91,29 @@ Result<std::optional<pb::ExportedRegistration>> ExportReader::Take(std::string_v
     if (!google::protobuf::util::JsonStringToMessage(std::string(text), &line, lenient).ok())
       return Refused(Code::kInvalid, "is not the header of an export");
     DW_RETURN_IF_ERROR(TakeHeader(line));
-    return std::optional<pb::ExportedRegistration>();
+    return line;
   }
   if (line.has_trailer()) {
-    if (line.trailer().registrations() != registrations_)
-      return Refused(Code::kInvalid,
-                     "says that there are " + std::to_string(line.trailer().registrations()) +
-                         " registrations, but there are " + std::to_string(registrations_));
-    complete_ = true;
-    return std::optional<pb::ExportedRegistration>();
+    DW_RETURN_IF_ERROR(TakeTrailer(line.trailer()));
+    return line;
   }
-  if (!line.has_registration())
-    return Refused(Code::kInvalid, "is neither a registration nor the trailer");
-  pb::ExportedRegistration& registration = *line.mutable_registration();
-  const auto address = Address::Parse(registration.address());
-  if (!address.ok()) return Refused(Code::kInvalid, "is refused: " + address.status().message());
-  registration.set_address(address->text());
-  if (const Status endpoint = Canonicalize(registration.mutable_endpoint()); !endpoint.ok())
-    return Refused(Code::kInvalid, "is refused: " + endpoint.message());
-  ++registrations_;
-  return std::optional(std::move(registration));
+  if (!line.has_registration() && !line.has_policy())
+    return Refused(Code::kInvalid, "is neither a registration nor a policy nor the trailer");
+  DW_RETURN_IF_ERROR(Canonical(line));
+  ++(line.has_policy() ? policies_ : registrations_);
+  return line;
 }
 
 Status ExportReader::Finish() const {
   if (lines_ == 0) return {Code::kInvalid, "it is empty, and an export is not"};
   if (!complete_)
     return {Code::kInvalid, "it was cut off after line " + std::to_string(lines_) +
-                                ": the trailer with the number of registrations is missing"};
+                                ": the trailer with the numbers is missing"};
   return {};
 }
 
 Status ReadExportFile(const std::string& path, ExportReader& reader,
-                      const std::function<Status(const pb::ExportedRegistration&)>& each) {
+                      const std::function<Status(const pb::ExportLine&)>& each) {
   std::ifstream file(path);
   if (!file) return {Code::kInvalid, "file " + Shown(path) + " cannot be read"};
   const auto of_file = [&](const Status& why) {
@@ -104,11 +122,18 @@ Status ReadExportFile(const std::string& path, ExportReader& reader,
   for (std::string line; std::getline(file, line);) {
     auto taken = reader.Take(line);
     if (!taken.ok()) return of_file(taken.status());
-    if (*taken) DW_RETURN_IF_ERROR(each(**taken));
+    if (taken->has_registration() || taken->has_policy()) DW_RETURN_IF_ERROR(each(*taken));
   }
   if (file.bad()) return {Code::kInvalid, "file " + Shown(path) + " cannot be read to its end"};
   if (const Status whole = reader.Finish(); !whole.ok()) return of_file(whole);
   return {};
+}
+
+pb::SetPolicyRequest CallOf(const pb::ExportedPolicy& policy) {
+  pb::SetPolicyRequest call;
+  call.set_address(policy.address());
+  call.set_policy(policy.policy());
+  return call;
 }
 
 bool ExportCalls::Fits(const pb::ExportedRegistration& next) const {

@@ -58,6 +58,7 @@ class Backup(cases.TestCase):
         for first in range(0, count, 50):
             api.register(*[(f"//d/{n}", f"amqp://127.0.0.1:{n + 1}") for n in range(first, min(first + 50, count))],
                          weight=7, labels={"k": "v"})
+        dw("policy", "set", "//d/1", "ordered", directory=directory)
         return directory, self.exported(directory)
 
     def registrations(self, text):
@@ -85,6 +86,9 @@ class Export(Backup):
                      priority=3, weight=7, region="eu", zone="eu-1", labels={"k": "v"})
         api.register(("//shop/gone", "amqp://127.0.0.1:3"))
         api.withdraw(("//shop/gone", ""))
+        dw("policy", "set", "//shop/a", "ordered", directory=directory)
+        dw("policy", "set", "//shop/b", "ordered", directory=directory)
+        dw("policy", "unset", "//shop/b", directory=directory)
         tether = api.tether(host="h", program="p")
         tether.receive()
         tether.send(pb.TetherRequest(register=pb.TetherRequest.Register(op_id=1, registrations=[
@@ -94,11 +98,12 @@ class Export(Backup):
         header, *lines, trailer = [json.loads(line) for line in self.exported(directory).splitlines()]
         self.assertEqual(header, {"header": {"format": 1, "cluster_id": source.cluster_id,
                                              "revision": {"epoch": "1", "number": str(at.number)}}})
-        self.assertEqual([line["registration"]["address"] for line in lines], ["//shop/a", "//shop/b"])
+        self.assertEqual([line["registration"]["address"] for line in lines[:2]], ["//shop/a", "//shop/b"])
+        self.assertEqual(lines[2:], [{"policy": {"address": "//shop/a", "policy": "POLICY_ORDERED"}}])
         self.assertEqual(lines[0]["registration"]["endpoint"], {
             "url": "amqp://127.0.0.1:1/q", "match": "MATCH_SUBTREE", "priority": 3, "weight": 7, "region": "eu",
             "zone": "eu-1", "labels": {"k": "v"}})
-        self.assertEqual(trailer, {"trailer": {"registrations": "2"}})
+        self.assertEqual(trailer, {"trailer": {"registrations": "2", "policies": "1"}})
 
     def test_all_pages_are_of_one_revision_whatever_changes_meanwhile(self):
         directory = self.start()
@@ -153,8 +158,8 @@ class Import(Backup):
         target = self.start(label="to")
         api = self.api(target)
         lines = text.splitlines(keepends=True)
-        for broken, part in ((lines[:-1], "cut off after line 4"), (lines[:2] + lines[3:], "there are 2"),
-                             ([lines[1]], "line 1 "), ([], "empty"), (lines + ["x\n"], "line 6 "),
+        for broken, part in ((lines[:-1], "cut off after line 5"), (lines[:2] + lines[3:], "there are 2"),
+                             ([lines[1]], "line 1 "), ([], "empty"), (lines + ["x\n"], "line 7 "),
                              ([*lines[:2], lines[2].replace("//d/", "d/"), *lines[3:]], "line 3 ")):
             with self.subTest(part):
                 self.one_line(dw("import", self.file("".join(broken)), directory=target), 1, "export.jsonl", part)
@@ -187,6 +192,7 @@ class ImportIntoAnEmptyStore(Backup):
         api = self.api(source)
         for port in (30, 10, 20):  # not the order of their keys
             api.register(("//ordered", f"amqp://127.0.0.1:{port}"))
+        dw("policy", "set", "//ordered", "consistent", directory=source)
         path = self.file(self.exported(source))
         made = self.start("--import", path, label="to")
         there = self.api(made)
@@ -194,6 +200,7 @@ class ImportIntoAnEmptyStore(Backup):
         self.assertEqual((now.source.cluster_id, now.source.epoch), (then.source.cluster_id, 2))
         self.assertEqual(now.registrations, then.registrations)
         row = there.resolve("//ordered").answers[0].row
+        self.assertEqual(row.policy, pb.POLICY_CONSISTENT)
         by_age = [e.url for e in sorted(row.endpoints, key=lambda e: e.created)]
         self.assertEqual(by_age, [f"amqp://127.0.0.1:{port}" for port in (30, 10, 20)])
         there.register(("//ordered", "amqp://127.0.0.1:30"), weight=9)  # the same registration, not another

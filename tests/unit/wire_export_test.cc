@@ -56,7 +56,7 @@ TEST(ExportReader, ReadsWhatExportTextWrites) {
   EXPECT_EQ(reader.header().cluster_id(), "c");
   const auto read = reader.Take(text);
   ASSERT_TRUE(read.ok()) << read.status().ToString();
-  EXPECT_EQ((*read)->SerializeAsString(), line.registration().SerializeAsString());
+  EXPECT_EQ(read->SerializeAsString(), line.SerializeAsString());
   EXPECT_TRUE(reader.Take(Trailer(1)).ok());
   EXPECT_TRUE(reader.Finish().ok());
 }
@@ -84,6 +84,8 @@ TEST(ExportReader, AWrongLineIsRefusedWithItsNumber) {
       {{kHeader, kHeader}, "line 2 "},
       {{kHeader, "{}"}, "line 2 "},
       {{kHeader, R"({"policy":{}})"}, "line 2 "},
+      {{kHeader, R"({"policy":{"address":"//d/a","policy":9}})"}, "policy that this program"},
+      {{kHeader, R"({"policy":{"address":"//d/a"}})", Trailer(0)}, "0 policies, but there are 1"},
       {{kHeader, bad_address}, "line 2 "},
       {{kHeader, bad_url}, "http"},
       {{kHeader, Trailer(0), kOne}, "after the trailer"},
