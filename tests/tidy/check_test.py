@@ -17,7 +17,7 @@ CLEAN = {
     "CMakeLists.txt": "add_subdirectory(proto)\n",
     "LICENSE": "text\n",
     ".clang-format": "BasedOnStyle: Google\nColumnLimit: 100\nIncludeBlocks: Preserve\n",
-    "README.md": "# A house\n\n```sh\ndeploy/quickstart\ntests/run --quick\ndw --directory 127.0.0.1:1 resolve //a/b | head\n```\n",
+    "README.md": "# A house\n\n```sh\ndeploy/quickstart\ntests/run --all\ndw --directory 127.0.0.1:1 resolve //a/b | head\n```\n",
     "deploy/quickstart": "#!/bin/sh\n",
     "proto/CMakeLists.txt": "add_library(common STATIC src/clock.cc)\nadd_library(p STATIC datawire/v1/d.proto src/wire.cc)\n",
     "proto/include/datawire/clock.h": "#pragma once\n",
