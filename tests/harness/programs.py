@@ -129,16 +129,23 @@ def _spawn(command, **options):
     return process
 
 
+def _is_ours(pid, in_exec=False):
+    """This test started it; in_exec: or it has no environment now, as for a moment in the middle of an exec."""
+    with open(f"/proc/{pid}/environ", "rb") as file:
+        environ = file.read()
+    return f"{RUN_VARIABLE}={RUN_ID}".encode() in environ.split(b"\0") or (in_exec and not environ)
+
+
 def _kill_group(process):
     """SIGKILL to all that is left of the program's process group."""
     if process.returncode is None:
         os.killpg(process.pid, signal.SIGKILL)  # not reaped, so the number is still its own
         return
-    for pid in leftovers():
+    for entry in filter(str.isdigit, os.listdir("/proc")):
         try:
-            if os.getpgid(pid) == process.pid:
-                os.kill(pid, signal.SIGKILL)
-        except ProcessLookupError:
+            if os.getpgid(int(entry)) == process.pid and _is_ours(entry, in_exec=True):
+                os.kill(int(entry), signal.SIGKILL)
+        except OSError:
             pass
 
 
@@ -157,9 +164,8 @@ def leftovers():
         if not entry.isdigit() or int(entry) == os.getpid():
             continue
         try:
-            with open(f"/proc/{entry}/environ", "rb") as file:
-                if f"{RUN_VARIABLE}={RUN_ID}".encode() not in file.read().split(b"\0"):
-                    continue
+            if not _is_ours(entry):
+                continue
             with open(f"/proc/{entry}/cmdline", "rb") as file:
                 found[int(entry)] = file.read().replace(b"\0", b" ").decode(errors="replace").strip()
         except OSError:
@@ -168,7 +174,7 @@ def leftovers():
 
 
 def running_pids():
-    """What runs now. Not leftovers() alone: a process has no environment for a moment in the middle of an exec."""
+    """What runs now. Not leftovers() alone: see _is_ours."""
     return {process.pid for process in list(_spawned) if process.poll() is None} | set(leftovers())
 
 
