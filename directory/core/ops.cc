@@ -1,16 +1,14 @@
 #include "core/ops.h"
 
-#include <algorithm>
 #include <set>
 
+#include "core/op_ids.h"
 #include "datawire/wire.h"
 
 namespace datawire::directory {
 namespace {
 
 using record::v1::Registration;
-
-constexpr size_t kEarlierOpIds = 8;  // writers that cross a retry of the same record
 
 Status CheckCount(const char* what, int count) {
   if (count == 0) return {Code::kInvalid, std::string("no ") + what + " in the call"};
@@ -29,24 +27,6 @@ Result<Registration> Parse(const Record& record) {
 
 bool OwnedBy(const Registration& registration, const Actor& actor) {
   return registration.session_id() == actor.session_id;
-}
-
-/// This very op wrote it, or something that it has replaced: a retry that comes late does not do
-/// its work twice.
-bool DoneBefore(const Registration& present, const Actor& actor) {
-  const auto& earlier = present.earlier_op_ids();
-  return OwnedBy(present, actor) &&
-         (present.op_id() == actor.op_id || present.ended().op_id() == actor.op_id ||
-          std::find(earlier.begin(), earlier.end(), actor.op_id) != earlier.end());
-}
-
-void Remember(const Registration& replaced, Registration* registration) {
-  auto* earlier = registration->mutable_earlier_op_ids();
-  *earlier = replaced.earlier_op_ids();
-  *earlier->Add() = replaced.op_id();
-  if (!replaced.ended().op_id().empty()) *earlier->Add() = replaced.ended().op_id();
-  const int more = earlier->size() - static_cast<int>(kEarlierOpIds);
-  if (more > 0) earlier->DeleteSubrange(0, more);
 }
 
 /// A registration passes from process to process, never back: what a former one sent may arrive
@@ -79,7 +59,8 @@ Guard AsRead(const std::string& key, const std::optional<Record>& record) {
 // Ends the registration; counts it. Says so when this very op ended it before.
 void PlanTombstone(const Ground& ground, const Actor& actor, const Record& record,
                    Registration registration, Plan* plan) {
-  if (DoneBefore(registration, actor)) {
+  if (DoneBefore(registration,
+                 actor.op_id)) {  // ids of operators are longer than those of sessions
     plan->already = ground.At(record.modified);
     ++plan->removed;
     return;
@@ -165,13 +146,13 @@ Result<Plan> PlanRegister(const Ground& ground, const Actor& actor,
     Registration registration;
     if (record) {
       DW_ASSIGN(const Registration present, Parse(*record));
-      if (DoneBefore(present, actor)) {
+      if (OwnedBy(present, actor) && DoneBefore(present, actor.op_id)) {
         plan.already = ground.At(record->modified);
         return plan;
       }
       DW_RETURN_IF_ERROR(CheckNotOlder(ground, actor, present, wanted));
       mine = OwnedBy(present, actor) && !present.has_ended();
-      if (OwnedBy(present, actor)) Remember(present, &registration);
+      if (OwnedBy(present, actor)) RememberOps(present, &registration);
     }
     if (!mine) ++plan.added;
     registration.set_session_id(actor.session_id);

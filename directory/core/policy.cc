@@ -1,7 +1,6 @@
 #include "core/policy.h"
 
-#include <algorithm>
-
+#include "core/op_ids.h"
 #include "datawire/wire.h"
 
 namespace datawire::directory {
@@ -9,19 +8,11 @@ namespace {
 
 using record::v1::AddressPolicy;
 
-constexpr int kEarlierOpIds = 8;  // as in ops.cc
-
 Result<std::optional<AddressPolicy>> Parse(const std::optional<Record>& record) {
   std::optional<AddressPolicy> out;
   if (record && !out.emplace().ParseFromString(record->value))
     return Status(Code::kCorrupt, "a policy record does not parse");
   return out;
-}
-
-bool DoneBefore(const AddressPolicy& present, const std::string& op_id) {
-  const auto& earlier = present.earlier_op_ids();
-  return present.op_id() == op_id || present.ended().op_id() == op_id ||
-         std::find(earlier.begin(), earlier.end(), op_id) != earlier.end();
 }
 
 }  // namespace
@@ -56,14 +47,7 @@ Result<Plan> PlanPolicy(const Ground& ground, const Actor& actor, const CheckedP
     next.set_peer(actor.peer.address);
     next.set_op_id(actor.op_id);
     next.set_at_wall_ms(WallMillis());
-    if (present) {
-      auto* earlier = next.mutable_earlier_op_ids();
-      *earlier = present->earlier_op_ids();
-      *earlier->Add() = present->op_id();
-      if (present->has_ended()) *earlier->Add() = present->ended().op_id();
-      if (earlier->size() > kEarlierOpIds)
-        earlier->DeleteSubrange(0, earlier->size() - kEarlierOpIds);
-    }
+    if (present) RememberOps(*present, &next);
   } else {
     if (!present || present->has_ended())
       return Status(Code::kNotFound, wanted.address.text() + " has no policy of its own to unset");

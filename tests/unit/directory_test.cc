@@ -495,8 +495,13 @@ TEST_F(DirectoryTest, AnOperatorWithdrawsSessionsOnlyWhenAsked) {
   process.Hello();
   process.Register(1, "//d/a", kOne);
   EXPECT_EQ(TryWithdraw("//d/a", "").status().code(), Code::kNotFound);
-  EXPECT_EQ(TryWithdraw("//d/a", "", true)->withdrawn(), 1u);
+  const std::string op(16, 'o');
+  const auto withdrawn = TryWithdraw("//d/a", "", true, op);
+  EXPECT_EQ(withdrawn->withdrawn(), 1u);
   EXPECT_EQ(StatusOf("//d/a"), AnswerStatus::kNotFound);
+  const auto again = TryWithdraw("//d/a", "", true, op);
+  ASSERT_TRUE(again.ok()) << again.status().ToString();
+  EXPECT_EQ(again->revision().number(), withdrawn->revision().number());
 }
 
 TEST_F(DirectoryTest, ListPagesAreOfOneRevisionAndItsTokenLastsSixtySeconds) {
