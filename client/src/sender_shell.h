@@ -108,8 +108,8 @@ class SenderShell : public std::enable_shared_from_this<SenderShell> {
   std::map<SenderCore::LinkId, std::shared_ptr<PeerLink>> open_;
   std::map<std::string, Flight> awaited_;  // accepted requests, by reply key; one a caller
   std::optional<BootTime> armed_;
-  std::vector<Event>
-      running_;  // empty between turns, as actions_: large ones, kept for their memory
+  // Empty between turns; kept for their memory.
+  std::vector<Event> running_;
   std::vector<SenderCore::Action> actions_;
 
   std::mutex mutex_;

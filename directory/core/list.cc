@@ -5,57 +5,24 @@
 namespace datawire::directory {
 namespace {
 
-constexpr size_t kTokenBytes = 16;  // unguessable: it names another's snapshot
 constexpr size_t kReadAtOnce = 100;
-
-Status ListAgain() {
-  return {Code::kAborted, "the page token is unknown or older than 60 s: list again"};
-}
 
 }  // namespace
 
 Result<pb::ListResponse> ListVerb::List(const pb::ListRequest& request) {
-  if (request.page_size() > limits::kListPage)
-    return Status(Code::kInvalid, "page size " + std::to_string(request.page_size()) +
-                                      " is out of range, 1 to " +
-                                      std::to_string(limits::kListPage));
+  DW_ASSIGN(const size_t most, PageSize(request.page_size()));
   std::optional<Address> prefix;
   if (!request.prefix().empty()) {
     DW_ASSIGN(prefix, Address::Parse(request.prefix()));
   }
-  const size_t most = request.page_size() == 0 ? limits::kListPage : request.page_size();
-  std::string token, after;
-  Held held{nullptr, prefix, {}};
-  if (request.page_token().empty()) {
-    held.snapshot = ground_->view.Hold();
-    token = ground_->ids.Bytes(kTokenBytes);
-  } else {
-    std::string bytes;
-    if (!FromHex(request.page_token(), &bytes) || bytes.size() <= kTokenBytes) return ListAgain();
-    token = bytes.substr(0, kTokenBytes);
-    after = bytes.substr(kTokenBytes);
-    std::lock_guard lock(mu_);
-    const auto it = held_.find(token);
-    if (it == held_.end()) return ListAgain();
-    if (it->second.prefix != prefix)
-      return Status(Code::kInvalid,
-                    "the page token belongs to another prefix than " + Shown(request.prefix()));
-    held = it->second;
-  }
+  const std::string scope = prefix ? prefix->text() : "";
+  DW_ASSIGN(HeldSnapshots::Page page, held_.Open(request.page_token(), scope));
+  if (page.scope != scope)
+    return Status(Code::kInvalid,
+                  "the page token belongs to another prefix than " + Shown(request.prefix()));
   std::string next;
-  DW_ASSIGN(pb::ListResponse response, Page(*held.snapshot, held.prefix, after, most, &next));
-  std::lock_guard lock(mu_);
-  if (next.empty()) {
-    held_.erase(token);
-    return response;
-  }
-  if (!held_.contains(token) && held_.size() >= limits::kListSnapshots) {
-    Status full(Code::kOverloaded, std::to_string(limits::kListSnapshots) + " lists are open");
-    return full.set_retry_after(std::chrono::seconds(1));
-  }
-  held.until = ground_->now() + limits::kListSnapshotLife;
-  held_[token] = std::move(held);
-  response.set_next_page_token(Hex(token + next));
+  DW_ASSIGN(pb::ListResponse response, Page(*page.snapshot, prefix, page.after, most, &next));
+  DW_ASSIGN(*response.mutable_next_page_token(), held_.Keep(std::move(page), next));
   return response;
 }
 
@@ -88,19 +55,6 @@ Result<pb::ListResponse> ListVerb::Page(const View::Snapshot& snapshot,
       last = item.address.Key();
     }
     if (items.size() < want) return response;
-  }
-}
-
-void ListVerb::Tick(BootTime now) {
-  std::vector<std::shared_ptr<View::Snapshot>> released;  // destroyed after the lock: disc work
-  std::lock_guard lock(mu_);
-  for (auto it = held_.begin(); it != held_.end();) {
-    if (it->second.until > now) {
-      ++it;
-      continue;
-    }
-    released.push_back(std::move(it->second.snapshot));
-    it = held_.erase(it);
   }
 }
 

@@ -59,8 +59,8 @@ Guard AsRead(const std::string& key, const std::optional<Record>& record) {
 // Ends the registration; counts it. Says so when this very op ended it before.
 void PlanTombstone(const Ground& ground, const Actor& actor, const Record& record,
                    Registration registration, Plan* plan) {
-  if (DoneBefore(registration,
-                 actor.op_id)) {  // ids of operators are longer than those of sessions
+  // Whosever it is: ids of operators are longer than those of sessions.
+  if (DoneBefore(registration, actor.op_id)) {
     plan->already = ground.At(record.modified);
     ++plan->removed;
     return;

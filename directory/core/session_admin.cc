@@ -1,5 +1,6 @@
 #include <algorithm>
 
+#include "core/held_snapshots.h"
 #include "core/tethers.h"
 #include "datawire/wire.h"
 
@@ -56,11 +57,7 @@ pb::ListSessionsResponse::Session Tethers::Show(const Session& session) const {
 Result<pb::ListSessionsResponse> Tethers::ListSessions(
     const pb::ListSessionsRequest& request) const {
   if (!request.id().empty()) return ShowOne(request.id());
-  if (request.page_size() > limits::kListPage)
-    return Status(Code::kInvalid, "page size " + std::to_string(request.page_size()) +
-                                      " is out of range, 1 to " +
-                                      std::to_string(limits::kListPage));
-  const size_t most = request.page_size() == 0 ? limits::kListPage : request.page_size();
+  DW_ASSIGN(const size_t most, PageSize(request.page_size()));
   pb::ListSessionsResponse out;
   *out.mutable_source() = ground_->source;
   {

@@ -46,6 +46,15 @@ class TestCase(unittest.TestCase):
         """A new empty folder of this test."""
         return programs.scratch(name)
 
+    def one_line(self, result, code, *parts):
+        """A dw that ended with `code` and one line on stderr that holds the parts."""
+        self.assertEqual(result.code, code, result)
+        lines = result.stderr.splitlines()
+        self.assertEqual(len(lines), 1, result)
+        self.assertTrue(lines[0].startswith("dw: "), result)
+        for part in parts:
+            self.assertIn(part, lines[0])
+
     @staticmethod
     def _fail_if_something_is_left(known):
         left = _end_leftovers(known)

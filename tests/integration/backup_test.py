@@ -11,14 +11,6 @@ from harness.programs import Directory, Program, dw, dw_json
 
 
 class Backup(cases.TestCase):
-    def one_line(self, result, code, *parts):
-        """It ended with `code` and one line on stderr that holds the parts."""
-        self.assertEqual(result.code, code, result)
-        lines = result.stderr.splitlines()
-        self.assertEqual(len(lines), 1, result)
-        for part in parts:
-            self.assertIn(part, lines[0])
-
     def start(self, *args, data=None, label=None):
         """A directory with `args` instead of --init; it ends with the test."""
         directory = Made(*args, data=data, label=label) if args else Directory(label=label)

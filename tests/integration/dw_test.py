@@ -54,15 +54,6 @@ class Case(WithDirectory, cases.TestCase):
     def dw(self, *args, **options):
         return dw(*args, directory=self.directory, **options)
 
-    def one_line(self, result, code, *parts):
-        """It ended with `code` and one line on stderr that holds the parts."""
-        self.assertEqual(result.code, code, result)
-        lines = result.stderr.splitlines()
-        self.assertEqual(len(lines), 1, result)
-        self.assertTrue(lines[0].startswith("dw: "), result)
-        for part in parts:
-            self.assertIn(part, lines[0])
-
     def shell(self, script, code=0, deadline=60):
         """A bash script with $dw, $directory and $domain; (stdout, stderr)."""
         with Program("/bin/bash", "-c", script, label="script", cwd=self.scratch(),

@@ -27,14 +27,6 @@ class Case(WithDirectory, cases.TestCase):
     def json(self, *args, **options):
         return dw_json(*args, directory=self.directory, **options)
 
-    def one_line(self, result, code, *parts):
-        """It ended with `code` and one line on stderr that holds the parts."""
-        self.assertEqual(result.code, code, result)
-        lines = result.stderr.splitlines()
-        self.assertEqual(len(lines), 1, result)
-        for part in parts:
-            self.assertIn(part, lines[0])
-
     def started(self, *args):
         """A verb that waits."""
         return Program("dw", "--directory", self.directory.address, *args, label=f"dw-{args[0]}")
