@@ -105,8 +105,8 @@ class HelpPage : public CLI::Formatter {
 // The texts as they were typed; checked and turned into Arguments after the parse, so that each
 // refusal is a line of ours.
 struct Typed {
-  std::optional<std::string> directory, max_stale, min_revision, after, check;
-  std::optional<std::string> timeout;
+  std::optional<std::string> directory, max_stale, min_revision, after, timeout;
+  std::optional<std::string> check, check_interval, check_timeout, check_down, check_up;
   std::string wait = "0s", format = "table", ttl = "15s", priority = "0",
               weight = std::to_string(limits::kWeightDefault), count = "0";
   std::vector<std::string> words, labels;
@@ -216,7 +216,52 @@ void AddFlags(CLI::App& app, Typed& typed, Arguments& out) {
       ->allow_extra_args(false)
       ->type_name("KEY=VALUE");
   option(verb, "--ttl", typed.ttl, "DURATION", "Of the session, 3s to 1h (default 15s)");
-  option(verb, "--check", typed.check, "tcp", "Registered only while the port takes connections");
+  option(
+      verb, "--check", typed.check, "tcp|amqp|http=[:PORT]PATH",
+      "Registered from the first probe that succeeds, withdrawn while probes fail: no new links; "
+      "session, COMMAND and open links live on. tcp: the port takes a connection; amqp: and "
+      "answers an open and a close; http: GET answers 2xx or 3xx, at PORT or the endpoint's");
+  option(verb, "--check-interval", typed.check_interval, "DURATION",
+         "From probe to probe, +-10 % (default 2s)");
+  option(verb, "--check-timeout", typed.check_timeout, "DURATION",
+         "A probe that takes longer failed (default 1s)");
+  option(verb, "--check-down", typed.check_down, "NUMBER",
+         "So many failures in a row withdraw (default 3)");
+  option(verb, "--check-up", typed.check_up, "NUMBER",
+         "So many successes in a row register again (default 2)");
+}
+
+Status ConvertCheck(const Typed& typed, Arguments& out) {
+  constexpr milliseconds kLeast{100}, kMost = std::chrono::hours(1);
+  CheckPolicy& policy = out.check_policy;
+  const auto duration = [&](const char* what, const auto& text, milliseconds& value) -> Status {
+    if (!text) return {};
+    if (!typed.check)
+      return {Code::kInvalid, std::string(what) + " is of --check, which is missing"};
+    DW_ASSIGN(value, NamedDuration(what, *text));
+    if (value >= kLeast && value <= kMost) return {};
+    return {Code::kInvalid, std::string(what) + " " + Shown(*text) + " is not from 100ms to 1h"};
+  };
+  const auto number = [&](const char* what, const auto& text, uint32_t& value) -> Status {
+    if (!text) return {};
+    if (!typed.check)
+      return {Code::kInvalid, std::string(what) + " is of --check, which is missing"};
+    DW_ASSIGN(value, ParseNumber<uint32_t>(what, *text, 1, 1000));
+    return {};
+  };
+  DW_RETURN_IF_ERROR(duration("--check-interval", typed.check_interval, policy.interval));
+  DW_RETURN_IF_ERROR(duration("--check-timeout", typed.check_timeout, policy.timeout));
+  DW_RETURN_IF_ERROR(number("--check-down", typed.check_down, policy.down));
+  DW_RETURN_IF_ERROR(number("--check-up", typed.check_up, policy.up));
+  if (policy.timeout > policy.interval)
+    return {Code::kInvalid, "--check-timeout " + std::to_string(policy.timeout.count()) +
+                                "ms is longer than --check-interval " +
+                                std::to_string(policy.interval.count()) +
+                                "ms, and probes do not overlap"};
+  if (typed.check) {
+    DW_ASSIGN(out.check, CheckSpec::Parse(*typed.check));
+  }
+  return {};
 }
 
 Status Convert(const Typed& typed, Arguments& out) {
@@ -242,11 +287,7 @@ Status Convert(const Typed& typed, Arguments& out) {
   if (typed.after) {
     DW_ASSIGN(out.after, NamedRevision("--after", *typed.after));
   }
-  if (typed.check && *typed.check != "tcp")
-    return {Code::kInvalid, "--check " + Shown(*typed.check) +
-                                " is not tcp, the one check there "
-                                "is"};
-  out.check_tcp = typed.check.has_value();
+  DW_RETURN_IF_ERROR(ConvertCheck(typed, out));
   for (const std::string& label : typed.labels) {
     const size_t equals = label.find('=');
     if (equals == std::string::npos || equals == 0)
@@ -267,7 +308,7 @@ Status CheckWords(const VerbText& text, const Arguments& out) {
                                 (text.least == 1 ? " argument" : " arguments") +
                                 (text.most > text.least ? " at least" : "") + ", not " +
                                 std::to_string(given) + usage};
-  if (out.is_static && (out.check_tcp || !out.command.empty()))
+  if (out.is_static && (out.check || !out.command.empty()))
     return {Code::kInvalid, "--static returns at once: it goes with neither --check nor a COMMAND"};
   return {};
 }
@@ -285,7 +326,7 @@ std::vector<FlagShape> FlagsOf(const CLI::App& app) {
     flag.takes_value = option->get_items_expected_max() > 0;
     if (option->check_name("--output"))
       for (const auto& [name, format] : kFormats) flag.values.emplace_back(name);
-    if (option->check_name("--check")) flag.values = {"tcp"};
+    if (option->check_name("--check")) flag.values = {"tcp", "amqp", "http="};
     flags.push_back(std::move(flag));
   }
   return flags;

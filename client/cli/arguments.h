@@ -9,6 +9,7 @@
 #include <string_view>
 #include <vector>
 
+#include "check.h"
 #include "completion.h"
 #include "datawire/result.h"
 #include "datawire/revision.h"
@@ -36,11 +37,13 @@ struct Arguments {
   std::optional<std::chrono::milliseconds> max_stale;
   std::optional<Revision> min_revision, after;
   bool is_static = false, subtree = false, sessions = false, presettled = false;
-  bool check_tcp = false, merge = false;
+  bool merge = false;
   bool acknowledged = false, undo = false;
   uint32_t priority = 0, weight = 0;
   std::string region, zone, listen;
   std::map<std::string, std::string> labels;
+  std::optional<CheckSpec> check;
+  CheckPolicy check_policy;
   std::chrono::milliseconds ttl{15000};
   uint64_t count = 0;  ///< 0: no end
 };

@@ -1,12 +1,13 @@
 #include <mutex>
 #include <nlohmann/json.hpp>
 #include <optional>
+#include <random>
 #include <thread>
 
 #include "child.h"
 #include "datawire/clock.h"
 #include "datawire/wire.h"
-#include "port_check.h"
+#include "probe.h"
 #include "random_bytes.h"
 #include "render.h"
 #include "tether.h"
@@ -17,7 +18,7 @@ namespace {
 
 using std::chrono::milliseconds;
 
-constexpr milliseconds kLook{200};  // between looks for a signal or a result
+constexpr milliseconds kLook{100};  // between looks for a signal or a result
 constexpr milliseconds kByeMost{2000};
 
 std::string RegisteredText(const RegistrationSpec& spec, bool is_static, const Revision& revision,
@@ -72,7 +73,8 @@ class Holding {
  public:
   Holding(Session& session, const RegistrationSpec& spec)
       : arguments_(session.arguments), console_(session.console), spec_(spec) {
-    if (arguments_.check_tcp) check_.emplace(spec.url);
+    if (arguments_.check)
+      check_.emplace(*arguments_.check, arguments_.check_policy, spec.url, std::random_device()());
   }
 
   Result<int> Run(const std::vector<std::string>& servers) {
@@ -103,6 +105,8 @@ class Holding {
     const BootTime now = BootClock::now();
     const bool wanted = !check_ || check_->Up(now);
     if (wanted && !asked_) {
+      if (withdrawn_)
+        console_.Tell(spec_.url.text() + ": " + check_->in_a_row() + " answered; registered again");
       asked_ = now;
       acknowledgement_ = std::make_shared<Acknowledgement>();  // not that of a call before
       tether_->Register(spec_, [to = acknowledgement_](const Result<Revision>& result) {
@@ -110,11 +114,13 @@ class Holding {
         to->result = result;
       });
     } else if (!wanted && asked_) {
-      console_.Tell(spec_.url.text() + ": " + check_->reason() + "; withdrawn until it answers");
+      console_.Tell(spec_.url.text() + ": " + check_->reason() + ", " + check_->in_a_row() +
+                    "; withdrawn until it answers");
       tether_->Withdraw(spec_.address, spec_.url, [](const Result<Revision>&) {});
       asked_.reset();
       registered_ = false;
-    } else if (!wanted && !told_waiting_) {
+      withdrawn_ = true;
+    } else if (!wanted && !withdrawn_ && !told_waiting_ && !check_->reason().empty()) {
       told_waiting_ = true;
       console_.Tell(spec_.url.text() + ": " + check_->reason() + "; registered once it answers");
     }
@@ -149,9 +155,9 @@ class Holding {
   std::shared_ptr<Acknowledgement> acknowledgement_;  // of the last Register
   std::unique_ptr<TetherClient> tether_;
   std::optional<Child> child_;
-  std::optional<PortCheck> check_;
+  std::optional<HealthCheck> check_;
   std::optional<BootTime> asked_;
-  bool registered_ = false, once_ = false, told_waiting_ = false;
+  bool registered_ = false, once_ = false, withdrawn_ = false, told_waiting_ = false;
 };
 
 Result<int> Hold(Session& session, const RegistrationSpec& spec) {
@@ -177,6 +183,9 @@ Result<int> Register(Session& session) {
                               .labels = arguments.labels};
   pb::RegisterRequest request = StaticRequest(spec);
   DW_RETURN_IF_ERROR(Canonicalize(request.mutable_registrations(0)->mutable_endpoint()));
+  if (arguments.check && arguments.check->kind == CheckSpec::Kind::kAmqp && spec.url.secure())
+    return Status(Code::kInvalid, "--check amqp does not speak TLS yet, which " + spec.url.text() +
+                                      " needs; use tcp or http=[:PORT]PATH");
   if (!arguments.is_static) return Hold(session, spec);
   DW_ASSIGN(const auto response, session.api.Register(request));
   session.console.Print(

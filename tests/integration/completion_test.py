@@ -18,7 +18,7 @@ LINES = (
     ("dw resolve --m", {"--max-stale", "--min-revision"}, {"--directory"}),
     ("dw --directory 127.0.0.1:1 reg", {"register"}, {"resolve"}),
     ("dw --wait 1s register //a/b --s", {"--static", "--subtree"}, {"--sessions"}),
-    ("dw register --check ", {"tcp"}, {"--ttl"}),
+    ("dw register --check ", {"tcp", "amqp", "http="}, {"--ttl"}),
     ("dw completion ", {"bash", "zsh", "fish"}, {"resolve"}),
     ("dw register //a/b amqp://h -- s", set(), {"send", "--static"}),
     ("dw snapshot ", {"save", "verify"}, {"resolve"}),

@@ -1,0 +1,59 @@
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "check.h"
+#include "datawire/endpoint_url.h"
+
+namespace datawire::cli {
+
+/// Probes an endpoint on a thread of its own, one probe at a time. Thread-compatible.
+class Prober {
+ public:
+  Prober(CheckSpec spec, EndpointUrl url) : spec_(std::move(spec)), url_(std::move(url)) {}
+  /// Ends the probe under way; one that looks up a name is left behind.
+  ~Prober();
+  Prober(const Prober&) = delete;
+  Prober& operator=(const Prober&) = delete;
+
+  /// False while the thread of the last probe, though cancelled, has not ended.
+  bool Start();
+  /// How the probe ended, once: empty, or why it failed. Nothing while it is under way.
+  std::optional<std::string> Take();
+  /// Its result is not wanted any more.
+  void Cancel();
+
+  struct Job;
+
+ private:
+  const CheckSpec spec_;
+  const EndpointUrl url_;
+  std::shared_ptr<Job> job_;
+};
+
+/// Whether an endpoint is healthy, as `--check` asks. Thread-compatible.
+class HealthCheck {
+ public:
+  HealthCheck(CheckSpec spec, const CheckPolicy& policy, const EndpointUrl& url, uint64_t seed)
+      : timeout_(policy.timeout), core_(policy, seed), prober_(std::move(spec), url) {}
+
+  /// Starts and judges probes; does not wait.
+  bool Up(BootTime now);
+  /// Why the last probe failed; empty: it has not.
+  const std::string& reason() const { return reason_; }
+  /// `3 probes in a row`.
+  std::string in_a_row() const;
+
+ private:
+  void Judge(std::string reason);
+
+  const std::chrono::milliseconds timeout_;
+  CheckCore core_;
+  Prober prober_;
+  bool started_ = false;  // what the core has begun
+  std::string reason_;
+};
+
+}  // namespace datawire::cli
