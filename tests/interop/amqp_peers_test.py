@@ -4,6 +4,7 @@ they misbehave in the ways AMQP allows."""
 import contextlib
 import functools
 import os
+import signal
 import socket
 import threading
 
@@ -181,6 +182,21 @@ class OursToStock(Case):
             result = dw("send", "--presettled", address, "x", "y", directory=self.directory)
             self.assertEqual(result.code, 0, result.stderr)
             eventually(lambda p=peer: len(p.got()) == 2, 10, "both came")
+
+
+class Checked(Case):
+    @each_stock
+    def test_a_peer_is_registered_by_an_amqp_check_while_it_runs(self, stock, address):
+        checked = f"{address}/checked"
+        with Receiver(stock, "accept", self.directory, address) as peer, Program(
+                "dw", "--directory", self.directory.address, "register", checked, peer.url, "--check", "amqp",
+                "--check-interval", "200ms", "--check-timeout", "200ms", label="dw-register") as held:
+            held.wait_for_line("^registered ", 30)
+            peer.kill9()
+            held.wait_for_line("3 probes in a row; withdrawn until it answers", 30, "stderr")
+            eventually(lambda: dw("resolve", checked, directory=self.directory).code == 2, 10, "it is withdrawn")
+            held.kill(signal.SIGINT)
+            self.assertEqual(held.wait(20), 130)
 
 
 class Misbehaving(Case):
