@@ -36,6 +36,10 @@ rocksdb::Options StoreOptions(const ViewOptions& view, rocksdb::Env* env, bool c
   table.filter_policy.reset(rocksdb::NewBloomFilterPolicy(10));
   table.cache_index_and_filter_blocks = true;
   table.pin_l0_filter_and_index_blocks_in_cache = true;
+  // In parts of some KiB: those of a whole file grow with the store until a shard of the cache is
+  // too small for one, and then each look-up of a key reads megabytes.
+  table.index_type = rocksdb::BlockBasedTableOptions::kTwoLevelIndexSearch;
+  table.partition_filters = true;
 
   rocksdb::Options out;
   out.env = env;
