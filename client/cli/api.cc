@@ -11,7 +11,7 @@
 #include "datawire/clock.h"
 #include "datawire/directory/v1/directory.grpc.pb.h"
 #include "datawire/limits.h"
-#include "datawire/wire.h"
+#include "grpc_calls.h"
 
 namespace datawire::cli {
 namespace {
@@ -20,27 +20,6 @@ using std::chrono::milliseconds;
 
 constexpr milliseconds kAgain{100};  // between rounds over the servers while waiting
 constexpr milliseconds kAttemptLeast{100};
-constexpr int kConnectMost = 3'600'000;  // ms
-
-// gRPC's chain of reasons ends with the one that says something: `Connection refused`.
-std::string Reason(const std::string& chain) {
-  const size_t last = chain.rfind(": ");
-  return last == std::string::npos ? chain : chain.substr(last + 2);
-}
-
-Status FromGrpc(const grpc::Status& status, const std::string& server) {
-  if (status.ok()) return {};
-  const Code code = CodeFromGrpc(status.error_code());
-  if (pb::Refusal refusal;
-      !status.error_details().empty() && refusal.ParseFromString(status.error_details())) {
-    if (const Status said = FromWire(refusal); said.code() == code) return said;
-  }
-  if (code == Code::kTimeout)
-    return {code, "directory " + server + " did not answer within the time given"};
-  if (code == Code::kUnavailable)
-    return {code, "directory " + server + " cannot be reached: " + Reason(status.error_message())};
-  return {code, "directory " + server + ": " + status.error_message()};
-}
 
 // Another server may know better, or this one later.
 bool WorthAnotherServer(const Status& status) {
@@ -75,18 +54,7 @@ struct Api::Impl {
 
   std::shared_ptr<grpc::Channel> ChannelTo(size_t index) {
     Server& server = servers[index];
-    if (!server.channel) {
-      grpc::ChannelArguments args;
-      // Not a back-off but the time a connection may take: the call's own deadline decides.
-      args.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, kConnectMost);
-      args.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, 100);
-      args.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, 500);
-      args.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);
-      args.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
-      args.SetMaxReceiveMessageSize(8 * 1024 * 1024);
-      server.channel =
-          grpc::CreateCustomChannel(server.name, grpc::InsecureChannelCredentials(), args);
-    }
+    if (!server.channel) server.channel = ConnectTo(server.name);
     return server.channel;
   }
 

@@ -74,6 +74,8 @@ constexpr VerbText kTexts[] = {
      "dw snapshot save /var/backups/datawire-1", 2, 2},
     {"doctor", "", "What may be wrong with servers and machines, and what to do about it",
      "dw doctor", 0, 0},
+    {"bench", "fill", "Loads the directory with endpoints that nobody serves, and measures it",
+     "dw bench fill --endpoints 100000 --sessions 1000", 1, 1},
     {"completion", "bash|zsh|fish", "A script by which the shell completes what is typed",
      "dw completion bash", 1, 1},
     {"version", "", "The version of dw", "dw version", 0, 0},
@@ -109,6 +111,8 @@ struct Typed {
   std::optional<std::string> check, check_interval, check_timeout, check_down, check_up;
   std::string wait = "0s", format = "table", ttl = "15s", priority = "0",
               weight = std::to_string(limits::kWeightDefault), count = "0";
+  std::string endpoints = "1000000", sessions = "10000";
+  std::optional<std::string> connections, addresses, keep;
   std::vector<std::string> words, labels;
 };
 
@@ -204,6 +208,21 @@ void AddFlags(CLI::App& app, Typed& typed, Arguments& out) {
       "Returns when all subscribers know; exit 6 at --timeout, with who does not");
   of("drain")->add_flag("--undo", out.undo, "They take new links again");
 
+  CLI::App* bench = of("bench");
+  option(bench, "--endpoints", typed.endpoints, "NUMBER", "Default 1000000");
+  option(bench, "--sessions", typed.sessions, "NUMBER",
+         "That hold them, 1000 at most each (default 10000)");
+  option(bench, "--connections", typed.connections, "NUMBER",
+         "That all sessions share (default 8; with --hold one for 100 sessions)");
+  option(bench, "--addresses", typed.addresses, "NUMBER",
+         "That the endpoints are spread over (default: one an endpoint)");
+  option(bench, "--prefix", out.bench.prefix, "ADDRESS", "Above them all (default //bench)");
+  bench->add_flag("--hold", out.bench.hold,
+                  "Keeps the sessions attached and heartbeats until interrupted");
+  option(bench, "--keep", typed.keep, "DURATION",
+         "Leaves the sessions, which expire after it, 3s to 1h; without, they end");
+  option(bench, "--ttl", typed.ttl, "DURATION", "Of sessions that --hold keeps (default 15s)");
+
   CLI::App* verb = of("register");
   verb->add_flag("--static", out.is_static, "Writes a record that lives until withdrawn; returns");
   verb->add_flag("--subtree", out.subtree, "For all addresses below, too");
@@ -264,6 +283,28 @@ Status ConvertCheck(const Typed& typed, Arguments& out) {
   return {};
 }
 
+Status ConvertBench(const Typed& typed, Arguments::Bench& out) {
+  const auto number = [](const char* flag, const std::string& text, uint64_t most) {
+    return ParseNumber<uint64_t>(flag, text, 1, most);
+  };
+  DW_ASSIGN(out.endpoints, number("--endpoints", typed.endpoints, 1'000'000'000));
+  DW_ASSIGN(out.sessions, number("--sessions", typed.sessions, 1'000'000));
+  if (typed.connections) {
+    DW_ASSIGN(out.connections, number("--connections", *typed.connections, 10'000));
+  }
+  if (typed.addresses) {
+    DW_ASSIGN(out.addresses, number("--addresses", *typed.addresses, 1'000'000'000));
+  }
+  if (typed.keep) {
+    DW_ASSIGN(out.keep, NamedDuration("--keep", *typed.keep));
+    if (*out.keep < limits::kSessionTtlLeast || *out.keep > limits::kSessionTtlMost)
+      return {Code::kInvalid, "--keep " + Shown(*typed.keep) + " is out of range, 3s to 1h"};
+  }
+  if (out.keep && out.hold)
+    return {Code::kInvalid, "--hold ends its sessions when interrupted: it goes without --keep"};
+  return {};
+}
+
 Status Convert(const Typed& typed, Arguments& out) {
   if (typed.directory) out.directory = {*typed.directory};
   const std::string timeout =
@@ -278,6 +319,7 @@ Status Convert(const Typed& typed, Arguments& out) {
             ParseNumber<uint32_t>("--priority", typed.priority, 0, limits::kPriorityMost));
   DW_ASSIGN(out.weight, ParseNumber<uint32_t>("--weight", typed.weight, 0, limits::kWeightMost));
   DW_ASSIGN(out.count, ParseNumber<uint64_t>("--count", typed.count, 0, 1'000'000'000'000));
+  DW_RETURN_IF_ERROR(ConvertBench(typed, out.bench));
   if (typed.max_stale) {
     DW_ASSIGN(out.max_stale, NamedDuration("--max-stale", *typed.max_stale));
   }
@@ -401,6 +443,7 @@ CommandShape ShapeOfDw() {
                    {}};
     if (verb.name == "completion") verb.choices.assign(std::begin(kShells), std::end(kShells));
     if (verb.name == "snapshot") verb.choices = {"save", "verify"};
+    if (verb.name == "bench") verb.choices = {"fill"};
     verb.takes_file = verb.name == "import";
     command.verbs.push_back(std::move(verb));
   }

@@ -46,6 +46,15 @@ struct Arguments {
   CheckPolicy check_policy;
   std::chrono::milliseconds ttl{15000};
   uint64_t count = 0;  ///< 0: no end
+
+  struct Bench {
+    uint64_t endpoints = 0, sessions = 0;
+    uint64_t connections = 0;  ///< 0: as many as it takes
+    uint64_t addresses = 0;    ///< 0: one an endpoint
+    std::string prefix = "//bench";
+    bool hold = false;
+    std::optional<std::chrono::milliseconds> keep;
+  } bench;
 };
 
 /// Parses the command line. The text of --help or --version goes to `help`. kInvalid: one line.

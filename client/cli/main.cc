@@ -20,7 +20,8 @@ constexpr Verb kVerbs[] = {
     {"history", History},     {"drain", Drain},       {"session", Sessions},
     {"version", ShowVersion}, {"send", Send},         {"receive", Receive},
     {"request", Request},     {"export", Export},     {"import", Import},
-    {"snapshot", Snapshot},   {"doctor", Doctor},     {"completion", ShowCompletion},
+    {"snapshot", Snapshot},   {"doctor", Doctor},     {"bench", Bench},
+    {"completion", ShowCompletion},
 };
 
 bool AsksDirectory(const Arguments& arguments) {

@@ -33,6 +33,7 @@ Result<int> Export(Session& session);
 Result<int> Import(Session& session);
 Result<int> Snapshot(Session& session);
 Result<int> Doctor(Session& session);
+Result<int> Bench(Session& session);
 Result<int> ShowVersion(Session& session);
 Result<int> SetOrShowPolicy(Session& session);
 Result<int> Drain(Session& session);

@@ -15,15 +15,20 @@ bool OpenStreams::Add(Verb verb, std::shared_ptr<Outflow> stream) {
 
 void OpenStreams::Remove(const Outflow* stream) {
   const MutexLock lock(mutex_);
-  entries_.erase(stream);
+  const auto entry = entries_.find(stream);
+  if (entry == entries_.end()) return;
+  Forget(stream, entry->second);
+  entries_.erase(entry);
 }
 
 void OpenStreams::SetDeadline(const Outflow* stream, BootTime at, Status status) {
   const MutexLock lock(mutex_);
   const auto entry = entries_.find(stream);
   if (entry == entries_.end()) return;
+  Forget(stream, entry->second);
   entry->second.deadline = at;
   entry->second.status = std::move(status);
+  if (at != BootTime::max()) deadlines_.emplace(at, stream);
 }
 
 void OpenStreams::ClearDeadline(const Outflow* stream) {
@@ -34,8 +39,9 @@ void OpenStreams::Tick(BootTime now) {
   std::vector<std::pair<std::shared_ptr<Outflow>, Status>> due;
   {
     const MutexLock lock(mutex_);
-    for (auto& [key, entry] : entries_) {
-      if (entry.deadline > now) continue;
+    while (!deadlines_.empty() && deadlines_.begin()->first <= now) {
+      Entry& entry = entries_.at(deadlines_.begin()->second);
+      deadlines_.erase(deadlines_.begin());
       entry.deadline = BootTime::max();
       due.emplace_back(entry.stream, entry.status);
     }

@@ -15,6 +15,18 @@ void Outflow::Wake() {
   Schedule(lock);
 }
 
+void Outflow::Hold() {
+  const std::lock_guard lock(mutex_);
+  held_ = true;
+}
+
+void Outflow::Release() {
+  std::unique_lock lock(mutex_);
+  held_ = false;
+  if (scheduled_ || writing_ || (!woken_ && !closing_)) return;
+  Pump(std::move(lock));
+}
+
 void Outflow::Written(bool ok) {
   std::unique_lock lock(mutex_);
   writing_ = false;
@@ -46,7 +58,7 @@ bool Outflow::ended() const {
 }
 
 void Outflow::Schedule(std::unique_lock<std::mutex>& lock) {
-  if (scheduled_ || pumping_ || writing_ || ended_) return;  // whoever is at work looks again
+  if (scheduled_ || held_ || pumping_ || writing_ || ended_) return;  // who is at work looks again
   scheduled_ = true;
   lock.unlock();
   actions_.run([self = shared_from_this()] { self->Run(); });

@@ -35,6 +35,10 @@ class Outflow final : public Stream, public std::enable_shared_from_this<Outflow
   /// What pulls is ready: Wakes before this are kept until it.
   void Start();
   void Wake() override;
+  /// From now on Wakes wait for Release, which pulls and writes on this thread what they told of:
+  /// what a message is answered with at once then costs no other thread.
+  void Hold();
+  void Release();
   /// The write is over; not `ok`: the peer is gone.
   void Written(bool ok);
   /// Ends as soon as a write under way is over, without further pulls. The first status holds.
@@ -52,6 +56,7 @@ class Outflow final : public Stream, public std::enable_shared_from_this<Outflow
   mutable std::mutex mutex_;
   bool woken_ = false;     // something may be there to pull
   bool scheduled_ = true;  // Run is on its way, at first by Start
+  bool held_ = false;      // between Hold and Release
   bool pumping_ = false;   // a thread is in Pump
   bool writing_ = false;   // between write and Written
   bool draining_ = false;  // pull until nothing comes, then close

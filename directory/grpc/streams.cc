@@ -110,7 +110,10 @@ class TetherStream final : public BidiStream {
   Status OnMessage(const ByteBuffer& bytes) override {
     pb::TetherRequest request;
     DW_RETURN_IF_ERROR(Parse(bytes, limits::kBulkBytes, &request));
-    if (tether_ != nullptr) tether_->OnMessage(request);
+    if (tether_ == nullptr) return Status::Ok();
+    outflow_->Hold();  // the reply to a heartbeat is there when OnMessage returns
+    tether_->OnMessage(request);
+    outflow_->Release();
     return Status::Ok();
   }
 
