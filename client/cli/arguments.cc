@@ -217,6 +217,8 @@ void AddFlags(CLI::App& app, Typed& typed, Arguments& out) {
   option(bench, "--addresses", typed.addresses, "NUMBER",
          "That the endpoints are spread over (default: one an endpoint)");
   option(bench, "--prefix", out.bench.prefix, "ADDRESS", "Above them all (default //bench)");
+  option(bench, "--weight", typed.weight, "NUMBER",
+         "Of the endpoints: another one changes those that an earlier fill left (default 100)");
   bench->add_flag("--hold", out.bench.hold,
                   "Keeps the sessions attached and heartbeats until interrupted");
   option(bench, "--keep", typed.keep, "DURATION",

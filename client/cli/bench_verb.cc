@@ -377,7 +377,8 @@ Result<int> Bench(Session& session) {
   Arguments::Bench& bench = arguments.bench;
   DW_ASSIGN(Address prefix, Address::Parse(bench.prefix));
   if (bench.addresses == 0) bench.addresses = bench.endpoints;
-  FillPlan plan{std::move(prefix), bench.endpoints, bench.sessions, bench.addresses};
+  FillPlan plan{std::move(prefix), bench.endpoints, bench.sessions, bench.addresses,
+                arguments.weight};
   DW_RETURN_IF_ERROR(plan.Check());
   DW_RETURN_IF_ERROR(CheckConnections(bench));
   if (bench.keep) arguments.ttl = *bench.keep;

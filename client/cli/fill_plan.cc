@@ -53,6 +53,7 @@ directory::v1::TetherRequest FillPlan::Call(uint64_t session, uint64_t call) con
     auto* registration = op->add_registrations();
     registration->set_address(AddressOf(endpoint));
     registration->mutable_endpoint()->set_url(UrlOf(session, endpoint));
+    registration->mutable_endpoint()->set_weight(weight);
   }
   return request;
 }

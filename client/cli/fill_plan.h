@@ -15,6 +15,7 @@ namespace datawire::cli {
 struct FillPlan {
   Address prefix;
   uint64_t endpoints = 0, sessions = 0, addresses = 0;
+  uint32_t weight = 0;
 
   /// kInvalid: it breaks a limit of the directory.
   Status Check() const;

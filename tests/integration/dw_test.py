@@ -16,12 +16,14 @@ from harness.api import Api, pb, WithDirectory
 from harness.programs import Directory, Program, dw, dw_json, eventually
 
 VERBS = ("resolve", "list", "tree", "watch", "register", "withdraw", "send", "receive", "request", "explain", "status",
-         "policy", "session", "drain", "history", "export", "import", "snapshot", "doctor", "completion", "version")
+         "policy", "session", "drain", "history", "export", "import", "snapshot", "doctor", "bench", "completion",
+         "version")
 ASKING = (["resolve", "//a/b"], ["list"], ["tree"], ["watch"], ["register", "//a/b", "amqp://127.0.0.1:1"],
           ["register", "--static", "//a/b", "amqp://127.0.0.1:1"], ["withdraw", "//a/b"], ["send", "//a/b", "x"],
           ["receive", "//a/b"], ["request", "//a/b", "x"], ["explain", "//a/b"], ["status"], ["policy", "get", "//a/b"],
           ["policy", "set", "//a/b", "ordered"], ["session", "list"], ["session", "end", "0" * 32], ["session", "release-brake"],
-          ["drain", "//a/b"], ["history", "//a/b"], ["export"], ["import", "/nonexistent"], ["snapshot", "save", "/tmp/none/none"])
+          ["drain", "//a/b"], ["history", "//a/b"], ["export"], ["import", "/nonexistent"], ["snapshot", "save", "/tmp/none/none"],
+          ["bench", "fill"])
 NOWHERE = "127.0.0.1:1"
 # DESIGN.md, "The tools": the documented shape.
 DOCUMENTED = """{"address": "//demo/upper", "status": "FOUND", "matched": "//demo/upper", "policy": "balanced",

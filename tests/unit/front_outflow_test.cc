@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "grpc/open_streams.h"
 #include "grpc/outflow.h"
 
 namespace datawire::directory {
@@ -77,6 +78,33 @@ TEST_F(OutflowTest, WakeNeverPullsInsideTheCall) {
   EXPECT_TRUE(written_.empty());
   RunTasks();
   EXPECT_EQ(written_.size(), 1u);
+}
+
+TEST_F(OutflowTest, WhatAMessageIsAnsweredWithAtOnceCostsNoTask) {
+  Start();
+  outflow_->Hold();
+  Put("a");
+  outflow_->Wake();
+  EXPECT_TRUE(written_.empty());
+  outflow_->Release();
+  EXPECT_EQ(written_, std::vector<std::string>{"a"});
+  EXPECT_TRUE(tasks_.empty());
+}
+
+TEST_F(OutflowTest, AWakeOrACloseWhileHeldIsNotLost) {
+  outflow_->Hold();
+  Put("a");
+  outflow_->Wake();
+  outflow_->Release();  // before Start, which goes on from here
+  EXPECT_TRUE(written_.empty());
+  Start();
+  EXPECT_EQ(written_, std::vector<std::string>{"a"});
+  outflow_->Hold();
+  outflow_->Close(Status(Code::kCancelled, "over"));
+  outflow_->Release();  // the write is under way
+  EXPECT_TRUE(ends_.empty());
+  outflow_->Written(true);
+  EXPECT_EQ(ends_.size(), 1u);
 }
 
 TEST_F(OutflowTest, HasAtMostOneTaskWaiting) {
@@ -192,6 +220,31 @@ TEST_F(OutflowTest, AFailedPullEndsTheStreamWithItsStatus) {
   ASSERT_EQ(ends_.size(), 1u);
   EXPECT_EQ(ends_[0].code(), Code::kAborted);
   EXPECT_TRUE(outflow_->ended());
+}
+
+TEST_F(OutflowTest, AStreamIsClosedAtItsLatestDeadlineAndOnlyOnce) {
+  OpenStreams streams;
+  const BootTime start{};
+  ASSERT_TRUE(streams.Add(Verb::kTether, outflow_));
+  Start();
+  const auto tick = [&](int seconds) {
+    streams.Tick(start + std::chrono::seconds(seconds));
+    RunTasks();
+    return ends_.size();
+  };
+  streams.SetDeadline(outflow_.get(), start + std::chrono::seconds(1), Status::Ok());
+  streams.ClearDeadline(outflow_.get());
+  EXPECT_EQ(tick(5), 0u);
+  streams.SetDeadline(outflow_.get(), start + std::chrono::seconds(6), Status::Ok());
+  streams.SetDeadline(outflow_.get(), start + std::chrono::seconds(9),
+                      Status(Code::kTimeout, "late"));
+  EXPECT_EQ(tick(8), 0u);
+  EXPECT_EQ(tick(9), 1u);
+  EXPECT_EQ(tick(10), 1u);
+  EXPECT_EQ(ends_.front().code(), Code::kTimeout);
+  streams.SetDeadline(outflow_.get(), start + std::chrono::seconds(20), Status::Ok());
+  streams.Remove(outflow_.get());
+  EXPECT_EQ(tick(30), 1u);
 }
 
 }  // namespace

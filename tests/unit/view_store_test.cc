@@ -291,6 +291,16 @@ uint64_t StoreReads() {
   return context.get_from_memtable_count;
 }
 
+// One for a whole file grows with the store, beyond what the cache takes.
+TEST_F(ViewTest, IndexesOfTheStoreAreInParts) {
+  driver_->Register("//d/a", "1", {}).Commit();
+  ASSERT_TRUE(view_->db().Flush({}).ok());
+  rocksdb::TablePropertiesCollection files;
+  ASSERT_TRUE(view_->db().GetPropertiesOfAllTables(&files).ok());
+  ASSERT_FALSE(files.empty());
+  for (const auto& [name, file] : files) EXPECT_GE(file->index_partitions, 1u) << name;
+}
+
 TEST_F(ViewTest, ARegistrationThatComesAgainIsNotSearchedInTheStore) {
   rocksdb::SetPerfLevel(rocksdb::PerfLevel::kEnableCount);
   driver_->Open("s").Commit();
