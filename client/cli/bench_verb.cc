@@ -72,7 +72,8 @@ class Filling {
   };
   struct Held {
     BootTime due;
-    SessionStream* stream;
+    SessionStream* stream = nullptr;
+    bool beaten = false;  // the reply is read in the next turn: it takes its time
   };
   struct Beater {
     std::deque<Held> held;  // soonest first; guarded by mutex_
@@ -187,7 +188,8 @@ class Filling {
     if (!status.ok() && status.code() != Code::kCancelled) Fail(status);
     if (!arguments_.bench.hold || opened_[number].id.empty()) return;
     const std::lock_guard lock(mutex_);
-    beaters_[number % kBeaters].held.push_back({BootClock::now() + BeatEvery(), stream.get()});
+    beaters_[number % kBeaters].held.push_back(
+        {BootClock::now() + BeatEvery(), stream.get(), false});
     opened_[number].stream = std::move(stream);
     wake_.notify_all();
   }
@@ -247,7 +249,7 @@ class Filling {
   void Beat(Beater& beater) {
     pb::TetherRequest request;
     for (uint64_t number = 1;; ++number) {
-      SessionStream* stream = nullptr;
+      Held next;
       {
         std::unique_lock lock(mutex_);
         while (!beating_over_ &&
@@ -256,17 +258,18 @@ class Filling {
               ? wake_.wait(lock)
               : (void)wake_.wait_for(lock, beater.held.front().due - BootClock::now());
         if (beating_over_) return;
-        stream = beater.held.front().stream;
-        beater.held.push_back({beater.held.front().due + BeatEvery(), stream});
+        next = beater.held.front();
         beater.held.pop_front();
+        beater.held.push_back({next.due + BeatEvery(), next.stream, true});
+      }
+      Status status;
+      for (bool heard = !next.beaten; status.ok() && !heard;) {
+        const auto response = next.stream->Read();
+        status = response.status();
+        heard = response.ok() && response->has_heartbeat();
       }
       request.mutable_heartbeat()->set_number(number);
-      Status status = stream->Write(request);
-      while (status.ok()) {
-        const auto response = stream->Read();
-        status = response.status();
-        if (response.ok() && response->has_heartbeat()) break;
-      }
+      if (status.ok()) status = next.stream->Write(request);
       if (!status.ok()) return Fail(status);
     }
   }
