@@ -197,10 +197,10 @@ class Memory(cases.TestCase):
             for _ in range(self.ROUNDS):
                 quiet.append(self.p99(api, addresses))
                 # Niced: in earnest it runs on another machine.
-                script = f"while :; do nice -n 19 '{programs.binary('dw')}' --directory {directory.address} list -o name >list; done"
+                script = f"while :; do nice -n 19 '{programs.binary('dw')}' --directory {directory.address} list -o name >list && echo listed; done"
                 with Program("/bin/bash", "-c", script, label="lists", cwd=self.scratch()) as lists:
                     busy.append(self.p99(api, addresses))
-                    self.assertTrue(lists.running())
+                    lists.wait_for_line("listed", 60)
                     self.assertEqual(lists.output("stderr"), "")
                 fill(directory, "--endpoints", 2000, "--sessions", 20, "--weight", 1 + len(quiet), "--keep", "1h")  # what the watcher would be told
             after = rss_mib(directory.pid)
