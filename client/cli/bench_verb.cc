@@ -41,6 +41,7 @@ class Filling {
         beaters_(kBeaters) {}
 
   Result<int> Run() {
+    DW_RETURN_IF_ERROR(connections_.Connect(arguments_.timeout));
     const BootTime begun = BootClock::now();
     console_.CatchSignals();
     std::vector<std::thread> beating;

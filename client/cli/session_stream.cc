@@ -13,6 +13,7 @@ namespace pb = ::datawire::directory::v1;
 struct Connections::Impl {
   struct One {
     std::string server;
+    std::shared_ptr<grpc::Channel> channel;
     std::unique_ptr<pb::Directory::Stub> stub;
   };
   std::vector<One> all;
@@ -22,8 +23,20 @@ Connections::Connections(const std::vector<std::string>& servers, size_t count)
     : impl_(std::make_unique<Impl>()) {
   for (size_t i = 0; i < count; ++i) {
     const std::string& server = servers[i % servers.size()];
-    impl_->all.push_back({server, pb::Directory::NewStub(ConnectTo(server))});
+    const auto channel = ConnectTo(server);
+    impl_->all.push_back({server, channel, pb::Directory::NewStub(channel)});
   }
+}
+
+Status Connections::Connect(std::chrono::milliseconds timeout) {
+  const gpr_timespec until = gpr_time_add(gpr_now(GPR_CLOCK_MONOTONIC),
+                                          gpr_time_from_millis(timeout.count(), GPR_TIMESPAN));
+  for (const Impl::One& one : impl_->all) one.channel->GetState(true);
+  for (const Impl::One& one : impl_->all)
+    if (!one.channel->WaitForConnected(until))
+      return {Code::kTimeout,
+              "directory " + one.server + " was not connected to within the time given"};
+  return {};
 }
 
 Connections::~Connections() = default;

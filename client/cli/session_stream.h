@@ -1,5 +1,6 @@
 #pragma once
 
+#include <chrono>
 #include <memory>
 #include <string>
 #include <vector>
@@ -16,6 +17,9 @@ class Connections {
   /// `count` of them, over the servers in turn; nothing is sent yet.
   Connections(const std::vector<std::string>& servers, size_t count);
   ~Connections();
+  /// Makes them, all within `timeout`. Not left to the first messages: gRPC 1.51 takes an errno of
+  /// malloc for that of connect when a thread that is new does it, and tries again only later.
+  Status Connect(std::chrono::milliseconds timeout);
 
  private:
   friend class SessionStream;

@@ -1,9 +1,12 @@
 #include "grpc/executor.h"
 
+#include <sys/resource.h>
+#include <unistd.h>
+
 namespace datawire::directory {
 
-Executor::Executor(size_t threads) {
-  for (size_t i = 0; i < threads; ++i) threads_.emplace_back([this] { Work(); });
+Executor::Executor(size_t threads, bool yields) {
+  for (size_t i = 0; i < threads; ++i) threads_.emplace_back([this, yields] { Work(yields); });
 }
 
 Executor::~Executor() {
@@ -32,7 +35,11 @@ void Executor::Stop() {
   threads_.clear();
 }
 
-void Executor::Work() {
+void Executor::Work(bool yields) {
+  // A page takes longer than a slice of the scheduler: a resolve would wait for that. On Linux this
+  // is the thread's own niceness.
+  constexpr int kNice = 10;
+  if (yields) (void)::setpriority(PRIO_PROCESS, static_cast<id_t>(::gettid()), kNice);
   for (;;) {
     std::function<void()> task;
     {

@@ -14,7 +14,8 @@ namespace datawire::directory {
 /// queue is bounded by gRPC's streams. Thread-safe.
 class Executor {
  public:
-  explicit Executor(size_t threads);
+  /// `yields`: its threads give way to all others of the machine that want a processor.
+  explicit Executor(size_t threads, bool yields = false);
   ~Executor();
 
   /// Never blocks. After Stop the task is run by the caller: nobody waits for an answer forever.
@@ -23,7 +24,7 @@ class Executor {
   void Stop();
 
  private:
-  void Work();
+  void Work(bool yields);
 
   Mutex mutex_;
   Condition work_;

@@ -44,6 +44,7 @@ struct GrpcServer::Running {
   explicit Running(Directory& directory)
       : shared{directory,
                Executor(std::clamp<size_t>(std::thread::hardware_concurrency(), 2, 8)),
+               Executor(1, true),
                {},
                {}} {}
 
@@ -114,6 +115,7 @@ void GrpcServer::Stop() {
   running_->server->Shutdown(gpr_time_add(gpr_now(GPR_CLOCK_MONOTONIC),
                                           gpr_time_from_millis(kStopDeadlineMs, GPR_TIMESPAN)));
   running_->server.reset();
+  running_->shared.pages.Stop();
   running_->shared.executor.Stop();
 }
 

@@ -24,6 +24,13 @@ std::string Encoded(const google::protobuf::MessageLite& message) {
   return message.SerializeAsString();
 }
 
+/// On the thread that made it, which may take its time.
+template <typename Message>
+Result<std::string> EncodedHere(const Result<Message>& message) {
+  if (!message.ok()) return message.status();
+  return message->SerializeAsString();
+}
+
 /// One unary call: `call` gets the parsed request and `done`, which may come later from any thread.
 template <typename Response, typename Request, typename Call>
 grpc::ServerUnaryReactor* Unary(Shared& shared, Verb verb, CallbackServerContext* context,
@@ -134,10 +141,11 @@ class DirectoryService final : public RawUnaries<RawStreams<pb::Directory::Servi
 
   grpc::ServerUnaryReactor* List(CallbackServerContext* context, const ByteBuffer* request,
                                  ByteBuffer* response) override {
-    return Unary<pb::ListResponse, pb::ListRequest>(
+    return Unary<std::string, pb::ListRequest>(
         shared_, Verb::kList, context, request, response,
         [this](const pb::ListRequest& parsed, const auto& done) {
-          done(shared_.directory.List(parsed));
+          shared_.pages.Post(
+              [this, parsed, done] { done(EncodedHere(shared_.directory.List(parsed))); });
         });
   }
 
@@ -206,10 +214,11 @@ class AdminService final
 
   grpc::ServerUnaryReactor* Export(CallbackServerContext* context, const ByteBuffer* request,
                                    ByteBuffer* response) override {
-    return Unary<pb::ExportResponse, pb::ExportRequest>(
+    return Unary<std::string, pb::ExportRequest>(
         shared_, Verb::kExport, context, request, response,
         [this](const pb::ExportRequest& parsed, const auto& done) {
-          done(shared_.directory.Export(parsed));
+          shared_.pages.Post(
+              [this, parsed, done] { done(EncodedHere(shared_.directory.Export(parsed))); });
         });
   }
 

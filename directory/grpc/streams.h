@@ -11,6 +11,7 @@ namespace datawire::directory {
 struct Shared {
   Directory& directory;
   Executor executor;
+  Executor pages;  ///< one thread: pages of lists and exports, one after the other
   CallCounts counts;
   OpenStreams streams;
 };
