@@ -158,6 +158,17 @@ Result<Invocation> ParseCommandLine(int argc, const char* const* argv) {
       ->capture_default_str();
   app.add_flag("--insecure", config.insecure,
                "Listen beyond loopback without certificates: anybody can read and write");
+  const auto quota = [&app](const char* flag, size_t& most, const char* what) {
+    app.add_option(flag, most, std::string("One principal may hold so many ") + what)
+        ->check(CLI::PositiveNumber)
+        ->type_name("NUMBER")
+        ->capture_default_str();
+  };
+  quota("--quota-registrations", config.quotas.registrations,
+        "registrations; without certificates it is a client IP, and loopback has no quota");
+  quota("--quota-sessions", config.quotas.sessions, "sessions");
+  quota("--quota-watches", config.quotas.watches, "Watch streams");
+  quota("--quota-streams", config.quotas.streams, "tethers and Subscribe streams");
   app.footer("Exit codes: 0 stopped by SIGTERM or SIGINT, 1 wrong input or not able to serve.");
   try {
     app.parse(argc, argv);

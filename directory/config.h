@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <string>
 
+#include "core/quotas.h"
 #include "datawire/endpoint_url.h"
 #include "datawire/result.h"
 
@@ -20,6 +21,7 @@ struct Config {
   std::string restore;      ///< a snapshot to make the data from
   uint64_t epoch = 0;       ///< for `import_file` and `restore`; 0: the backup's + 1
   HostPort listen, http_listen;
+  QuotaOptions quotas;
 };
 
 /// A command line understood: run with `config`, or print `text` and end with exit code 0.

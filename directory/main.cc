@@ -17,6 +17,7 @@
 #include "config.h"
 #include "core/directory.h"
 #include "datawire/closed_streams.h"
+#include "datawire/limits.h"
 #include "engine/embedded.h"
 #include "from_backup.h"
 #include "grpc/server.h"
@@ -160,6 +161,20 @@ void WarnOpenListener(const char* what, const HostPort& at, Logger& logger) {
               {{"listener", what}, {"address", at.ToString()}});
 }
 
+Status CheckFileLimit(uint64_t files, Logger& logger) {
+  if (files == 0 || files >= limits::kFilesEnough) return Status::Ok();
+  const std::string what = "this process may open " + std::to_string(files) + " files, ";
+  const std::string remedy = ": raise its hard limit (LimitNOFILE= of its unit, ulimit -Hn)";
+  if (files < limits::kFilesLeast) {
+    return Status(Code::kUnavailable, what + "at least " + std::to_string(limits::kFilesLeast) +
+                                          " are needed" + remedy);
+  }
+  logger.Warn("few open files",
+              {{"reason", what + std::to_string(limits::kFilesEnough) +
+                              " are wanted, a client process takes two" + remedy}});
+  return Status::Ok();
+}
+
 /// Builds the parts in order, serves until a signal, stops them in reverse.
 Status Serve(const Config& config, Signals& signals, Logger& logger) {
   const BootTime started = BootClock::now();
@@ -167,11 +182,13 @@ Status Serve(const Config& config, Signals& signals, Logger& logger) {
   if (config.dev) DW_RETURN_IF_ERROR(temporary.Make());
   const std::string& data = config.dev ? temporary.path() : config.data;
   const uint64_t files = RaiseFileLimit();
+  DW_RETURN_IF_ERROR(CheckFileLimit(files, logger));
   DW_ASSIGN(const std::unique_ptr<View> view, OpenView(config, data, logger));
   DW_ASSIGN(const std::unique_ptr<Log> log, OpenEmbedded(*view));
   DirectoryOptions options;
   options.node_id = config.dev ? "dev" : config.node_id;
   options.incarnation = RandomHex(8);
+  options.quotas = config.quotas;
   DW_ASSIGN(const std::unique_ptr<Directory> directory,
             Directory::Open(*view, *log, options, BootClock::now()));
   DW_ASSIGN(const std::unique_ptr<GrpcServer> grpc, GrpcServer::Start(config.listen, *directory));

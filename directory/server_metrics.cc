@@ -23,6 +23,14 @@ void Add(Metrics& metrics, std::string name, std::string help, uint64_t value) {
   Add(metrics, std::move(name), std::move(help), static_cast<double>(value));
 }
 
+void AddLabelled(Metrics& metrics, std::string name, std::string help, const char* label,
+                 std::initializer_list<std::pair<const char*, uint64_t>> values) {
+  Metric metric{std::move(name), std::move(help), {}};
+  for (const auto& [of, value] : values)
+    metric.samples.push_back({{{label, of}}, static_cast<double>(value)});
+  metrics.push_back(std::move(metric));
+}
+
 double Seconds(BootClock::duration time) {
   return std::max(0.0, std::chrono::duration<double>(time).count());
 }
@@ -43,6 +51,9 @@ void AddVerbs(Metrics& to, const Directory::Counters& c) {
   Add(to, "datawire_watch_events_total", "Events sent to watchers", c.watch_events);
   Add(to, "datawire_watch_resyncs_total", "Times a watcher was told RESYNC", c.watch_resyncs);
   Add(to, "datawire_brake_trips_total", "Times mass expiry was stopped", c.brake_trips);
+  Add(to, "datawire_streams_paced_total", "Streams told to begin later", c.streams_paced);
+  Add(to, "datawire_quota_refusals_total", "Refused because a principal has its quota",
+      c.quota_refusals);
 }
 
 void AddState(Metrics& to, const pb::StatusResponse& status) {
@@ -76,13 +87,10 @@ void AddFront(Metrics& to, const GrpcUse& use) {
                              static_cast<double>(one.calls)});
   }
   to.push_back(std::move(calls));
-  Metric streams{"datawire_grpc_streams", "Open streams, by verb", {}};
-  for (const auto& [verb, count] :
-       {std::pair{"tether", use.tethers}, std::pair{"subscribe", use.subscribes},
-        std::pair{"watch", use.watches}}) {
-    streams.samples.push_back({{{"verb", verb}}, static_cast<double>(count)});
-  }
-  to.push_back(std::move(streams));
+  AddLabelled(to, "datawire_grpc_streams", "Open streams, by verb", "verb",
+              {{"tether", use.tethers}, {"subscribe", use.subscribes}, {"watch", use.watches}});
+  AddLabelled(to, "datawire_shed_total", "Calls refused or dropped because too many waited",
+              "class", {{"resolve", use.resolves_shed}, {"list", use.lists_shed}});
 }
 
 }  // namespace

@@ -2,6 +2,8 @@
 
 #include <set>
 
+#include "datawire/limits.h"
+
 namespace datawire::cli {
 namespace {
 
@@ -9,7 +11,6 @@ using std::chrono::milliseconds;
 
 // Nothing but what people read depends on wall clocks, so a difference is no failure.
 constexpr milliseconds kClockMost{1000};
-constexpr uint64_t kFilesLeast = 4096;  // two connections a client process, and the store's files
 constexpr uint64_t kFilesHereLeast = 256;
 constexpr uint64_t kDiscWarn = 1ull << 30;   // a day of a busy directory's log and compaction
 constexpr uint64_t kDiscFail = 64ull << 20;  // near it the server takes only what frees space
@@ -83,7 +84,7 @@ class Examination {
     const std::string remedy =
         "raise its limit of open files (LimitNOFILE= of its unit, ulimit -Hn)";
     if (open >= most - most / 20) return Add(Verdict::kFail, "files", what, remedy);
-    if (open >= most - most / 5 || most < kFilesLeast)
+    if (open >= most - most / 5 || most < limits::kFilesEnough)
       return Add(Verdict::kWarn, "files", what, remedy);
     Add(Verdict::kOk, "files", what);
   }

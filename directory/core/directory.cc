@@ -123,12 +123,12 @@ class Core final : public Directory {
   std::unique_ptr<Tether> OpenTether(const Peer& peer, Stream& stream) override {
     return tethers_->OpenTether(peer, stream);
   }
-  std::unique_ptr<Subscriber> OpenSubscriber(const Peer& peer, Stream& stream) override {
+  Result<std::unique_ptr<Subscriber>> OpenSubscriber(const Peer& peer, Stream& stream) override {
     return hub_->OpenSubscriber(peer, stream);
   }
-  Result<std::unique_ptr<Watcher>> OpenWatcher(const pb::WatchRequest& request,
+  Result<std::unique_ptr<Watcher>> OpenWatcher(const pb::WatchRequest& request, const Peer& peer,
                                                Stream& stream) override {
-    return hub_->OpenWatcher(request, stream);
+    return hub_->OpenWatcher(request, peer, stream);
   }
 
   void Stop() override {
@@ -153,7 +153,9 @@ class Core final : public Directory {
             .pushes = c.pushes,
             .watch_events = c.watch_events,
             .watch_resyncs = c.watch_resyncs,
-            .brake_trips = c.brake_trips};
+            .brake_trips = c.brake_trips,
+            .streams_paced = c.streams_paced,
+            .quota_refusals = ground_->quotas->refusals()};
   }
 
  private:

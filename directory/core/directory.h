@@ -5,6 +5,7 @@
 #include <optional>
 #include <string>
 
+#include "core/quotas.h"
 #include "datawire/clock.h"
 #include "datawire/directory/v1/directory.pb.h"
 #include "datawire/result.h"
@@ -17,8 +18,9 @@ namespace pb = ::datawire::directory::v1;
 
 /// Who is at the other end of a call. Value.
 struct Peer {
-  std::string address;   ///< `127.0.0.1:41234`, for people
-  std::string identity;  ///< SPIFFE id; empty without security
+  std::string address;                  ///< `127.0.0.1:41234`, for people
+  std::string identity;                 ///< SPIFFE id; empty without security
+  BootTime deadline = BootTime::max();  ///< of the call: work that is not begun by then is dropped
 };
 
 /// A stream the directory talks on; front-ends implement it. Wake is called on any thread, may be
@@ -62,6 +64,7 @@ struct DirectoryOptions {
   std::string node_id;
   std::string incarnation;  ///< one run of the process; random
   uint64_t seed = 0;        ///< of ids and secrets in tests; 0: from the system
+  QuotaOptions quotas;
 };
 
 /// The verbs of the directory, whatever the front-end. Thread-safe. `view` and `log` outlive it.
@@ -104,11 +107,13 @@ class Directory {
   virtual void VerifySnapshot(const pb::SnapshotRequest& request,
                               std::function<void(Result<pb::SnapshotResponse>)> done) = 0;
 
-  /// The Stream outlives what is returned.
+  /// The Stream outlives what is returned. kOverloaded with a retry-after when too many streams
+  /// begin at once, or the peer's principal has its quota; a tether is told so by its first
+  /// message.
   virtual std::unique_ptr<Tether> OpenTether(const Peer& peer, Stream& stream) = 0;
-  virtual std::unique_ptr<Subscriber> OpenSubscriber(const Peer& peer, Stream& stream) = 0;
+  virtual Result<std::unique_ptr<Subscriber>> OpenSubscriber(const Peer& peer, Stream& stream) = 0;
   virtual Result<std::unique_ptr<Watcher>> OpenWatcher(const pb::WatchRequest& request,
-                                                       Stream& stream) = 0;
+                                                       const Peer& peer, Stream& stream) = 0;
 
   /// Tells tethers to move, ends waiting calls with kUnavailable. Sessions are kept.
   virtual void Stop() = 0;
@@ -119,6 +124,7 @@ class Directory {
     uint64_t heartbeats = 0, sessions_opened = 0, sessions_resumed = 0, sessions_ended = 0,
              sessions_expired = 0;
     uint64_t pushes = 0, watch_events = 0, watch_resyncs = 0, brake_trips = 0;
+    uint64_t streams_paced = 0, quota_refusals = 0;
   };
   virtual Counters counters() const = 0;
 };

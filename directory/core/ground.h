@@ -1,11 +1,13 @@
 #pragma once
 
 #include <atomic>
+#include <memory>
 #include <string>
 
 #include "core/directory.h"
 #include "core/ids.h"
 #include "datawire/limits.h"
+#include "view/principal.h"
 
 namespace datawire::directory {
 
@@ -13,7 +15,11 @@ namespace datawire::directory {
 /// outlives the Directory where a callback of the log still holds it. Thread-safe.
 struct Ground {
   Ground(View& the_view, Log& the_log, DirectoryOptions the_options, BootTime start)
-      : view(the_view), log(the_log), options(std::move(the_options)), ids(options.seed) {
+      : view(the_view),
+        log(the_log),
+        options(std::move(the_options)),
+        quotas(std::make_shared<Quotas>(options.quotas)),
+        ids(options.seed) {
     set_now(start);
     source.set_cluster_id(view.authority().cluster_id);
     source.set_epoch(view.authority().epoch);
@@ -24,6 +30,12 @@ struct Ground {
   void set_now(BootTime now) { now_ns = now.time_since_epoch().count(); }
   /// Of a proposal; the engine measures it on the clock itself.
   BootTime commit_deadline() const { return BootClock::now() + std::chrono::seconds(5); }
+  /// What an actor's registrations would have to fit in; held until they are committed.
+  Result<Quotas::Held> HoldQuota(const std::string& principal, size_t more) {
+    if (principal.empty() || more == 0) return Quotas::Held();
+    DW_ASSIGN(const uint64_t has, view.RegistrationsHeldBy(principal));
+    return quotas->Take(Quotas::Kind::kRegistrations, principal, more, has);
+  }
   Revision At(uint64_t number) const { return {view.authority().epoch, number}; }
   /// Since this node last knew itself to be current.
   uint64_t AgeMs() const {
@@ -35,6 +47,7 @@ struct Ground {
   View& view;
   Log& log;
   const DirectoryOptions options;
+  const std::shared_ptr<Quotas> quotas;
   Ids ids;
   pb::Source source;
   std::atomic<int64_t> now_ns{0};
@@ -44,12 +57,17 @@ struct Ground {
     std::atomic<uint64_t> heartbeats{0}, sessions_opened{0}, sessions_resumed{0}, sessions_ended{0},
         sessions_expired{0};
     std::atomic<uint64_t> pushes{0}, watch_events{0}, watch_resyncs{0}, brake_trips{0};
+    std::atomic<uint64_t> streams_paced{0};
   } counts;
 };
 
 /// Who did it, for tombstones and events: never a session id.
 inline std::string NameOf(const Peer& peer) {
   return peer.identity.empty() ? peer.address : peer.identity;
+}
+
+inline std::string PrincipalOf(const Peer& peer) {
+  return PrincipalOf(peer.identity, peer.address);
 }
 
 /// The stream of something that a front-end may drop at any moment: after Detach returns, Wake is

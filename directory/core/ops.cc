@@ -29,16 +29,17 @@ bool OwnedBy(const Registration& registration, const Actor& actor) {
   return registration.session_id() == actor.session_id;
 }
 
-/// A registration passes from process to process, never back: what a former one sent may arrive
-/// after the present one's.
-Status CheckNotOlder(const Ground& ground, const Actor& actor, const Registration& present,
-                     const CheckedRegistration& wanted) {
-  if (present.has_ended() || OwnedBy(present, actor)) return {};
+/// Whether it takes the place of a live registration. One passes from process to process, never
+/// back: what a former one sent may arrive after the present one's.
+Result<bool> Replaces(const Ground& ground, const Actor& actor, const Registration& present,
+                      const CheckedRegistration& wanted) {
+  if (present.has_ended()) return false;
+  if (OwnedBy(present, actor)) return true;
   DW_ASSIGN(const auto mine, ground.view.Get(keys::Session(actor.session_id)));
   DW_ASSIGN(const auto holder, ground.view.Get(keys::Session(present.session_id())));
-  if (!mine || !holder || holder->created <= mine->created) return {};
-  return {Code::kConflict, wanted.endpoint.url() + " at " + wanted.address.text() +
-                               " is registered by a newer session of the same identity"};
+  if (!mine || !holder || holder->created <= mine->created) return holder.has_value();
+  return Status(Code::kConflict, wanted.endpoint.url() + " at " + wanted.address.text() +
+                                     " is registered by a newer session of the same identity");
 }
 
 Op GuardedOp(const Actor& actor) {
@@ -136,13 +137,13 @@ Result<std::vector<CheckedWithdrawal>> Check(const Withdrawals& withdrawals) {
 
 Result<Plan> PlanRegister(const Ground& ground, const Actor& actor,
                           const std::vector<CheckedRegistration>& registrations) {
-  Plan plan{.op = GuardedOp(actor)};
+  Plan plan{.op = GuardedOp(actor), .principal = PrincipalOf(actor.peer)};
   const bool is_static = actor.session_id.empty();
   for (const CheckedRegistration& wanted : registrations) {
     const std::string instance = keys::InstanceOf(actor.identity, is_static, wanted.endpoint.url());
     const std::string key = keys::Registration(wanted.address, instance);
     DW_ASSIGN(const auto record, ground.view.Get(key));
-    bool mine = false;
+    bool mine = false, held = false;
     Registration registration;
     if (record) {
       DW_ASSIGN(const Registration present, Parse(*record));
@@ -150,11 +151,13 @@ Result<Plan> PlanRegister(const Ground& ground, const Actor& actor,
         plan.already = ground.At(record->modified);
         return plan;
       }
-      DW_RETURN_IF_ERROR(CheckNotOlder(ground, actor, present, wanted));
+      DW_ASSIGN(const bool replaces, Replaces(ground, actor, present, wanted));
       mine = OwnedBy(present, actor) && !present.has_ended();
+      held = replaces && PrincipalOf(present.identity(), present.peer()) == plan.principal;
       if (OwnedBy(present, actor)) RememberOps(present, &registration);
     }
     if (!mine) ++plan.added;
+    if (!held) ++plan.more;
     registration.set_session_id(actor.session_id);
     *registration.mutable_endpoint() = wanted.endpoint;
     registration.set_identity(actor.identity);

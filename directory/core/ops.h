@@ -41,8 +41,10 @@ Result<std::vector<CheckedWithdrawal>> Check(const Withdrawals& withdrawals);
 struct Plan {
   Op op;
   std::optional<Revision> already;
-  size_t added = 0;    ///< registrations the session did not have
-  size_t removed = 0;  ///< withdrawn, in `already` too
+  size_t added = 0;       ///< registrations the session did not have
+  std::string principal;  ///< who is charged for `more`; empty: nobody
+  size_t more = 0;        ///< registrations it did not hold
+  size_t removed = 0;     ///< withdrawn, in `already` too
 };
 
 /// Reads the records as they are now and guards on them. Thread-safe.

@@ -1,5 +1,7 @@
 #include "core/static_records.h"
 
+#include <algorithm>
+
 #include "core/drain.h"
 #include "core/policy.h"
 #include "datawire/wire.h"
@@ -34,7 +36,7 @@ void StaticRecords::Register(const pb::RegisterRequest& request, const Peer& pee
   auto planner = [ground, who = std::move(*actor), list = std::move(*checked)] {
     return PlanRegister(*ground, who, list);
   };
-  Propose(std::move(planner), 0, [done = std::move(done)](Result<Done> result) {
+  Propose(std::move(planner), peer.deadline, 0, [done = std::move(done)](Result<Done> result) {
     if (!result.ok()) return done(result.status());
     pb::RegisterResponse response;
     ToWire(result->at, response.mutable_revision());
@@ -56,7 +58,7 @@ void StaticRecords::Withdraw(const pb::WithdrawRequest& request, const Peer& pee
                   sessions_too = request.sessions_too()] {
     return PlanWithdraw(*ground, who, list, sessions_too);
   };
-  Propose(std::move(planner), 0, [done = std::move(done)](Result<Done> result) {
+  Propose(std::move(planner), peer.deadline, 0, [done = std::move(done)](Result<Done> result) {
     if (!result.ok()) return done(result.status());
     pb::WithdrawResponse response;
     ToWire(result->at, response.mutable_revision());
@@ -77,7 +79,7 @@ void StaticRecords::SetPolicy(const pb::SetPolicyRequest& request, const Peer& p
   auto planner = [ground, who = std::move(*actor), wanted = std::move(*checked)] {
     return PlanPolicy(*ground, who, wanted);
   };
-  Propose(std::move(planner), 0, [done = std::move(done)](Result<Done> result) {
+  Propose(std::move(planner), peer.deadline, 0, [done = std::move(done)](Result<Done> result) {
     if (!result.ok()) return done(result.status());
     pb::SetPolicyResponse response;
     ToWire(result->at, response.mutable_revision());
@@ -95,31 +97,35 @@ void StaticRecords::Drain(const pb::DrainRequest& request, const Peer& peer,
   }
   auto planner = [ground = ground_, who = std::move(*actor), at = std::move(*address),
                   undo = request.undo()] { return PlanDrain(*ground, who, at, undo); };
-  Propose(std::move(planner), 0, [done = std::move(done)](Result<Done> result) {
+  Propose(std::move(planner), peer.deadline, 0, [done = std::move(done)](Result<Done> result) {
     if (!result.ok()) return done(result.status());
     done(Drained{result->at, result->removed});
   });
 }
 
-void StaticRecords::Propose(Planner planner, int attempt, std::function<void(Result<Done>)> done) {
+void StaticRecords::Propose(Planner planner, BootTime deadline, int attempt,
+                            std::function<void(Result<Done>)> done) {
   auto plan = planner();
-  if (!plan.ok()) {
+  if (plan.ok() && plan->already) return done(Done{*plan->already, plan->removed});
+  auto held = plan.ok() ? ground_->HoldQuota(plan->principal, plan->more) : plan.status();
+  if (!held.ok()) {
     ++ground_->counts.refused;
-    return done(plan.status());
+    return done(held.status());
   }
-  if (plan->already) return done(Done{*plan->already, plan->removed});
   auto self = shared_from_this();
-  auto then = [self, planner = std::move(planner), attempt, removed = plan->removed,
-               done = std::move(done)](const Outcome& outcome) {
+  auto then = [self, planner = std::move(planner), deadline, attempt, removed = plan->removed,
+               held = std::move(*held), done = std::move(done)](const Outcome& outcome) mutable {
+    held.reset();  // what was committed the view counts
     if (outcome.status.ok()) return done(Done{outcome.at, removed});
     // A record changed between reading and the commit: read again.
     if (outcome.status.code() == Code::kConflict && attempt + 1 < kAttempts)
-      return self->Propose(planner, attempt + 1, done);
+      return self->Propose(planner, deadline, attempt + 1, done);
     if (outcome.status.code() != Code::kConflict) return done(outcome.status);
     Status busy(Code::kUnavailable, "the records keep changing: try again");
     done(busy.set_retry_after(std::chrono::milliseconds(100)));
   };
-  ground_->log.Propose(std::move(plan->op), ground_->commit_deadline(), std::move(then));
+  ground_->log.Propose(std::move(plan->op), std::min(deadline, ground_->commit_deadline()),
+                       std::move(then));
 }
 
 }  // namespace datawire::directory

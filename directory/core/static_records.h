@@ -37,7 +37,8 @@ class StaticRecords : public std::enable_shared_from_this<StaticRecords> {
   };
   using Planner = std::function<Result<Plan>()>;
   Result<Actor> ActorOf(const std::string& op_id, const Peer& peer);
-  void Propose(Planner planner, int attempt, std::function<void(Result<Done>)> done);
+  void Propose(Planner planner, BootTime deadline, int attempt,
+               std::function<void(Result<Done>)> done);
 
   std::shared_ptr<Ground> ground_;
 };

@@ -93,9 +93,14 @@ void Tethers::StartOp(const std::shared_ptr<SessionOp>& op) {
   if (!plan.ok()) return FinishOp(op, plan.status());
   if (plan->already) return FinishOp(op, *plan->already);
   if (Status full = Reserve(op, *plan); !full.ok()) return FinishOp(op, full);
+  auto held = ground_->HoldQuota(plan->principal, plan->more);
+  if (!held.ok()) return FinishOp(op, held.status());
   auto self = shared_from_this();
   ground_->log.Propose(std::move(plan->op), ground_->commit_deadline(),
-                       [self, op](const Outcome& outcome) { self->OpDone(op, outcome); });
+                       [self, op, held = std::move(*held)](const Outcome& outcome) mutable {
+                         held.reset();  // what was committed the view counts
+                         self->OpDone(op, outcome);
+                       });
 }
 
 Status Tethers::Reserve(const std::shared_ptr<SessionOp>& op, const Plan& plan) {

@@ -45,8 +45,9 @@ std::string ReasonName(pb::Reason reason) {
 /// The front-end's handle on one line.
 class TetherStream final : public Tether {
  public:
-  TetherStream(std::shared_ptr<Tethers> tethers, std::shared_ptr<TetherLine> line)
-      : tethers_(std::move(tethers)), line_(std::move(line)) {}
+  TetherStream(std::shared_ptr<Tethers> tethers, std::shared_ptr<TetherLine> line,
+               Quotas::Held held)
+      : tethers_(std::move(tethers)), line_(std::move(line)), held_(std::move(held)) {}
   ~TetherStream() override {
     line_->gate.Detach();
     tethers_->Gone(line_);
@@ -57,6 +58,7 @@ class TetherStream final : public Tether {
  private:
   std::shared_ptr<Tethers> tethers_;
   std::shared_ptr<TetherLine> line_;
+  const Quotas::Held held_;
 };
 
 void TetherLine::Put(pb::TetherResponse response) {
@@ -102,9 +104,12 @@ Result<std::shared_ptr<Tethers>> Tethers::Open(std::shared_ptr<Ground> ground, B
     if (!session.ParseFromString(record.value))
       bad = {Code::kCorrupt, "a session record does not parse"};
     const auto mark = marks.find(id);
+    const std::string principal = PrincipalOf(session.identity(), session.peer());
     tethers->table_.Recover(id, std::move(session), record.modified,
                             mark == marks.end() ? SessionMark::kNone : mark->second, now);
-    tethers->ops_[id].counted = false;
+    Ops& ops = tethers->ops_[id];
+    ops.counted = false;
+    ops.session = ground->quotas->Charge(Quotas::Kind::kSessions, principal);
     return bad.ok();
   }));
   if (!bad.ok()) return bad;
@@ -114,14 +119,17 @@ Result<std::shared_ptr<Tethers>> Tethers::Open(std::shared_ptr<Ground> ground, B
 std::unique_ptr<Tether> Tethers::OpenTether(const Peer& peer, Stream& stream) {
   Line line;
   After after;
+  auto held = ground_->quotas->Take(Quotas::Kind::kStreams, PrincipalOf(peer));
   {
     std::lock_guard lock(mu_);
     line = std::make_shared<TetherLine>(next_stream_++, peer, stream);
     lines_[line->id] = line;
     if (stopping_) EndLine(line, {Code::kUnavailable, "this node stops"}, "", 0, after);
+    if (!held.ok()) EndLine(line, held.status(), "", 0, after);
   }
   after.Run();
-  return std::make_unique<TetherStream>(shared_from_this(), line);
+  return std::make_unique<TetherStream>(shared_from_this(), line,
+                                        held.ok() ? std::move(*held) : Quotas::Held());
 }
 
 void Tethers::OnMessage(const Line& line, const pb::TetherRequest& request) {
@@ -207,6 +215,16 @@ void Tethers::OnHello(const Line& line, const pb::TetherRequest::Hello& hello, A
 }
 
 void Tethers::ProposeOpen(const Line& line, const pb::TetherRequest::Hello& hello) {
+  auto held = ground_->quotas->Take(Quotas::Kind::kSessions, PrincipalOf(line->peer));
+  if (!held.ok()) {
+    ++ground_->counts.refused;
+    After after;
+    {
+      std::lock_guard lock(mu_);
+      EndLine(line, held.status(), "", 0, after);
+    }
+    return after.Run();
+  }
   const std::string id = ground_->ids.Bytes(kIdBytes);
   const std::string secret = ground_->ids.Bytes(kSecretBytes);
   record::v1::Session session;
@@ -227,7 +245,7 @@ void Tethers::ProposeOpen(const Line& line, const pb::TetherRequest::Hello& hell
   op.guards.push_back({Guard::kAbsent, keys::Session(id), 0});
   op.changes.push_back({false, keys::Session(id), session.SerializeAsString()});
   auto self = shared_from_this();
-  auto done = [self, line, id, secret, session](const Outcome& outcome) {
+  auto done = [self, line, id, secret, session, held = std::move(*held)](const Outcome& outcome) {
     After after;
     {
       std::lock_guard lock(self->mu_);
@@ -238,6 +256,7 @@ void Tethers::ProposeOpen(const Line& line, const pb::TetherRequest::Hello& hell
         const bool here = line->state == TetherLine::kOpening;
         self->table_.Opened(id, session, outcome.at.number, here ? line->id : 0,
                             self->ground_->now());
+        self->ops_[id].session = held;
         ++self->ground_->counts.sessions_opened;
         if (here) self->Welcome(line, *self->table_.Find(id), secret, false, outcome.at, after);
       }

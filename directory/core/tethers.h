@@ -62,6 +62,7 @@ class Tethers : public std::enable_shared_from_this<Tethers> {
     std::vector<std::function<void(Result<Revision>)>> drain_calls;        // of operators, as well
     size_t registrations = 0;  // at least as many as it has, counted again at the limit
     bool counted = true;
+    Quotas::Held session;  // it counts for its principal
   };
   using Line = std::shared_ptr<TetherLine>;
 

@@ -9,7 +9,8 @@ namespace {
 
 class SubscriberHandle final : public Subscriber {
  public:
-  explicit SubscriberHandle(std::shared_ptr<SubscriberState> state) : state_(std::move(state)) {}
+  SubscriberHandle(std::shared_ptr<SubscriberState> state, Quotas::Held held)
+      : state_(std::move(state)), held_(std::move(held)) {}
   ~SubscriberHandle() override {
     state_->gate.Detach();
     state_->Close();
@@ -21,12 +22,14 @@ class SubscriberHandle final : public Subscriber {
 
  private:
   std::shared_ptr<SubscriberState> state_;
+  const Quotas::Held held_;
 };
 
 class WatcherHandle final : public Watcher {
  public:
-  WatcherHandle(std::shared_ptr<WatchHub> hub, std::shared_ptr<WatcherState> state)
-      : hub_(std::move(hub)), state_(std::move(state)) {}
+  WatcherHandle(std::shared_ptr<WatchHub> hub, std::shared_ptr<WatcherState> state,
+                Quotas::Held held)
+      : hub_(std::move(hub)), state_(std::move(state)), held_(std::move(held)) {}
   ~WatcherHandle() override {
     state_->gate.Detach();
     hub_->Remove(state_);
@@ -36,25 +39,42 @@ class WatcherHandle final : public Watcher {
  private:
   std::shared_ptr<WatchHub> hub_;
   std::shared_ptr<WatcherState> state_;
+  const Quotas::Held held_;
 };
 
 }  // namespace
 
 WatchHub::WatchHub(std::shared_ptr<Ground> ground)
-    : ground_(std::move(ground)), published_number_(ground_->view.Applied().number) {}
+    : ground_(std::move(ground)),
+      published_number_(ground_->view.Applied().number),
+      pace_(limits::kStreamBurst, limits::kStreamsPerSecond, ground_->now()) {}
 
-std::unique_ptr<Subscriber> WatchHub::OpenSubscriber(const Peer& peer, Stream& stream) {
+Result<Quotas::Held> WatchHub::Admit(Quotas::Kind kind, const Peer& peer) {
+  DW_ASSIGN(auto held, ground_->quotas->Take(kind, PrincipalOf(peer)));
+  std::lock_guard lock(mu_);
+  const auto wait = pace_.Ask(ground_->now());
+  if (!wait) return held;
+  ++ground_->counts.streams_paced;
+  Status paced(Code::kOverloaded,
+               "too many streams begin at once, " + std::to_string(limits::kStreamsPerSecond) +
+                   " a second may: its turn is in " + std::to_string(wait->count()) + " ms");
+  return paced.set_retry_after(*wait);
+}
+
+Result<std::unique_ptr<Subscriber>> WatchHub::OpenSubscriber(const Peer& peer, Stream& stream) {
+  DW_ASSIGN(auto held, Admit(Quotas::Kind::kStreams, peer));
   auto state = std::make_shared<SubscriberState>(ground_, shared_from_this(), peer, stream);
   {
     std::lock_guard lock(mu_);
     subscribers_.insert(state);
   }
   state->gate.Wake();  // the first mark
-  return std::make_unique<SubscriberHandle>(std::move(state));
+  return std::unique_ptr<Subscriber>(
+      std::make_unique<SubscriberHandle>(std::move(state), std::move(held)));
 }
 
 Result<std::unique_ptr<Watcher>> WatchHub::OpenWatcher(const pb::WatchRequest& request,
-                                                       Stream& stream) {
+                                                       const Peer& peer, Stream& stream) {
   std::optional<Address> prefix;
   if (!request.prefix().empty()) {
     DW_ASSIGN(prefix, Address::Parse(request.prefix()));
@@ -64,6 +84,7 @@ Result<std::unique_ptr<Watcher>> WatchHub::OpenWatcher(const pb::WatchRequest& r
   if (request.has_after() && after.epoch == applied.epoch && after > applied)
     return Status(Code::kBehind, "asked for changes after " + after.ToString() +
                                      ", this node is at " + applied.ToString());
+  DW_ASSIGN(auto held, Admit(Quotas::Kind::kWatches, peer));
   std::shared_ptr<WatcherState> state;
   {
     std::lock_guard lock(mu_);
@@ -79,7 +100,7 @@ Result<std::unique_ptr<Watcher>> WatchHub::OpenWatcher(const pb::WatchRequest& r
   }
   state->gate.Wake();
   return std::unique_ptr<Watcher>(
-      std::make_unique<WatcherHandle>(shared_from_this(), std::move(state)));
+      std::make_unique<WatcherHandle>(shared_from_this(), std::move(state), std::move(held)));
 }
 
 void WatchHub::Publish(const Published& published) {

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "core/ground.h"
+#include "core/pace.h"
 
 namespace datawire::directory {
 
@@ -34,8 +35,9 @@ class WatchHub : public std::enable_shared_from_this<WatchHub> {
  public:
   explicit WatchHub(std::shared_ptr<Ground> ground);
 
-  std::unique_ptr<Subscriber> OpenSubscriber(const Peer& peer, Stream& stream);
-  Result<std::unique_ptr<Watcher>> OpenWatcher(const pb::WatchRequest& request, Stream& stream);
+  Result<std::unique_ptr<Subscriber>> OpenSubscriber(const Peer& peer, Stream& stream);
+  Result<std::unique_ptr<Watcher>> OpenWatcher(const pb::WatchRequest& request, const Peer& peer,
+                                               Stream& stream);
 
   /// On the apply thread, in order.
   void Publish(const Published& published);
@@ -65,6 +67,8 @@ class WatchHub : public std::enable_shared_from_this<WatchHub> {
 
  private:
   using Interest = std::map<std::string, std::unordered_set<std::shared_ptr<SubscriberState>>>;
+  /// Whether one more stream may begin; what it holds of its principal's quota.
+  Result<Quotas::Held> Admit(Quotas::Kind kind, const Peer& peer);
   void Erase(Interest& interest, const std::string& key,
              const std::shared_ptr<SubscriberState>& subscriber);
 
@@ -76,6 +80,7 @@ class WatchHub : public std::enable_shared_from_this<WatchHub> {
   std::unordered_set<std::shared_ptr<SubscriberState>> subscribers_;
   std::unordered_set<std::shared_ptr<WatcherState>> watchers_;
   uint64_t subscriptions_ = 0;
+  Pace pace_;
 };
 
 }  // namespace datawire::directory

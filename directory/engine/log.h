@@ -44,7 +44,7 @@ struct Op {
   std::vector<Guard> guards;
   std::vector<Change> changes;
   std::string read_on_failure;  ///< key whose record is returned when a guard fails; may be empty
-  bool frees_space = false;     ///< goes through when there is no space
+  bool frees_space = false;     ///< goes through when there is no space, or many others wait
 };
 
 /// What became of an op. Value.

@@ -105,6 +105,8 @@ GrpcUse GrpcServer::use() const {
   use.tethers = shared.streams.Count(Verb::kTether);
   use.subscribes = shared.streams.Count(Verb::kSubscribe);
   use.watches = shared.streams.Count(Verb::kWatch);
+  use.resolves_shed = shared.executor.shed(Executor::Class::kResolve);
+  use.lists_shed = shared.executor.shed(Executor::Class::kList);
   return use;
 }
 

@@ -1,8 +1,8 @@
 #include "grpc/service.h"
 
-#include <grpc/support/time.h>
-
+#include <optional>
 #include <thread>
+#include <type_traits>
 #include <utility>
 
 #include "datawire/directory/v1/directory.grpc.pb.h"
@@ -24,33 +24,25 @@ std::string Encoded(const google::protobuf::MessageLite& message) {
   return message.SerializeAsString();
 }
 
-/// On the thread that made it, which may take its time.
-template <typename Message>
-Result<std::string> EncodedHere(const Result<Message>& message) {
-  if (!message.ok()) return message.status();
-  return message->SerializeAsString();
+template <typename Request, typename... Kinds>
+constexpr bool kIsOneOf = (std::is_same_v<Request, Kinds> || ...);
+
+/// What costs more than its refusal waits in the executor's queue of its class. The rest is
+/// answered at once: a refusal would save nothing.
+template <typename Request>
+std::optional<Executor::Class> ClassOf(const Request& request) {
+  if constexpr (std::is_same_v<Request, pb::ResolveRequest>) {
+    const auto names = static_cast<size_t>(request.addresses_size());
+    if (names > limits::kSmallResolve) return Executor::Class::kResolve;
+  } else if constexpr (kIsOneOf<Request, pb::ListRequest, pb::HistoryRequest, pb::ExplainRequest,
+                                pb::ExportRequest, pb::ListSessionsRequest>) {
+    return Executor::Class::kList;
+  }
+  return std::nullopt;
 }
 
-/// One unary call: `call` gets the parsed request and `done`, which may come later from any thread.
-template <typename Response, typename Request, typename Call>
-grpc::ServerUnaryReactor* Unary(Shared& shared, Verb verb, CallbackServerContext* context,
-                                const ByteBuffer* bytes, ByteBuffer* out, Call call) {
-  grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
-  const auto finish = [&shared, verb, reactor](const Status& status) {
-    shared.counts.Count(verb, status.code());
-    reactor->Finish(ToGrpc(status));
-  };
-  // raw_deadline: on gRPC's monotonic clock, so that a stepped wall clock refuses nobody (P22).
-  const gpr_timespec deadline = context->raw_deadline();
-  if (gpr_time_cmp(deadline, gpr_now(deadline.clock_type)) < 0) {
-    finish(Status(Code::kTimeout, "the call's deadline passed before it was begun"));
-    return reactor;
-  }
-  Request request;
-  if (const Status status = Parse(*bytes, limits::kUnaryBytes, &request); !status.ok()) {
-    finish(status);
-    return reactor;
-  }
+template <typename Response, typename Request, typename Finish, typename Call>
+void Begin(Shared& shared, const Request& request, Finish finish, ByteBuffer* out, Call call) {
   const auto answer = [finish, out](Result<Response> response) {
     if (response.ok()) *out = ToBuffer(Encoded(std::move(response).value()));
     finish(response.status());
@@ -64,6 +56,38 @@ grpc::ServerUnaryReactor* Unary(Shared& shared, Verb verb, CallbackServerContext
     shared.executor.Post([answer, held = std::make_shared<Result<Response>>(std::move(
                                       response))]() mutable { answer(std::move(*held)); });
   });
+}
+
+/// One unary call: `call` gets the parsed request and `done`, which may come later from any thread.
+template <typename Response, typename Request, typename Call>
+grpc::ServerUnaryReactor* Unary(Shared& shared, Verb verb, CallbackServerContext* context,
+                                const ByteBuffer* bytes, ByteBuffer* out, Call call) {
+  grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
+  const auto finish = [&shared, verb, reactor](const Status& status) {
+    shared.counts.Count(verb, status.code());
+    reactor->Finish(ToGrpc(status));
+  };
+  if (DeadlineOf(*context) < BootClock::now()) {
+    finish(Status(Code::kTimeout, "the call's deadline passed before it was begun"));
+    return reactor;
+  }
+  Request request;
+  if (const Status status = Parse(*bytes, limits::kUnaryBytes, &request); !status.ok()) {
+    finish(status);
+    return reactor;
+  }
+  const auto urgency = ClassOf(request);
+  if (!urgency) {
+    Begin<Response>(shared, request, finish, out, call);
+    return reactor;
+  }
+  auto turn = [&shared, context, out, finish, call,
+               held = std::make_shared<Request>(std::move(request))](const Status& status) {
+    if (!status.ok()) return finish(status);
+    if (context->IsCancelled()) return finish(Status(Code::kCancelled, "the caller is gone"));
+    Begin<Response>(shared, *held, finish, out, call);
+  };
+  shared.executor.Offer(*urgency, DeadlineOf(*context), std::move(turn));
   return reactor;
 }
 
@@ -141,11 +165,10 @@ class DirectoryService final : public RawUnaries<RawStreams<pb::Directory::Servi
 
   grpc::ServerUnaryReactor* List(CallbackServerContext* context, const ByteBuffer* request,
                                  ByteBuffer* response) override {
-    return Unary<std::string, pb::ListRequest>(
+    return Unary<pb::ListResponse, pb::ListRequest>(
         shared_, Verb::kList, context, request, response,
         [this](const pb::ListRequest& parsed, const auto& done) {
-          shared_.pages.Post(
-              [this, parsed, done] { done(EncodedHere(shared_.directory.List(parsed))); });
+          done(shared_.directory.List(parsed));
         });
   }
 
@@ -176,9 +199,9 @@ class DirectoryService final : public RawUnaries<RawStreams<pb::Directory::Servi
     return NewSubscribeStream(shared_, *context);
   }
 
-  grpc::ServerWriteReactor<ByteBuffer>* Watch(CallbackServerContext*,
+  grpc::ServerWriteReactor<ByteBuffer>* Watch(CallbackServerContext* context,
                                               const ByteBuffer* request) override {
-    return NewWatchStream(shared_, *request);
+    return NewWatchStream(shared_, *context, *request);
   }
 
  private:
@@ -214,11 +237,10 @@ class AdminService final
 
   grpc::ServerUnaryReactor* Export(CallbackServerContext* context, const ByteBuffer* request,
                                    ByteBuffer* response) override {
-    return Unary<std::string, pb::ExportRequest>(
+    return Unary<pb::ExportResponse, pb::ExportRequest>(
         shared_, Verb::kExport, context, request, response,
         [this](const pb::ExportRequest& parsed, const auto& done) {
-          shared_.pages.Post(
-              [this, parsed, done] { done(EncodedHere(shared_.directory.Export(parsed))); });
+          done(shared_.directory.Export(parsed));
         });
   }
 

@@ -144,11 +144,18 @@ class SubscribeStream final : public BidiStream {
  public:
   SubscribeStream(Shared& shared, const grpc::CallbackServerContext& context)
       : BidiStream(shared, Verb::kSubscribe) {
-    if (admitted_) subscriber_ = shared.directory.OpenSubscriber(PeerOf(context), *outflow_);
+    if (admitted_) {
+      if (Status status = Open(PeerOf(context)); !status.ok()) outflow_->Close(std::move(status));
+    }
     Begin();
   }
 
  private:
+  Status Open(const Peer& peer) {
+    DW_ASSIGN(subscriber_, shared_.directory.OpenSubscriber(peer, *outflow_));
+    return Status::Ok();
+  }
+
   Status OnMessage(const ByteBuffer& bytes) override {
     pb::SubscribeRequest request;
     DW_RETURN_IF_ERROR(Parse(bytes, limits::kBulkBytes, &request));
@@ -164,18 +171,20 @@ class SubscribeStream final : public BidiStream {
 
 class WatchStream final : public OutgoingStream<grpc::ServerWriteReactor<ByteBuffer>> {
  public:
-  WatchStream(Shared& shared, const ByteBuffer& bytes) : OutgoingStream(shared, Verb::kWatch) {
+  WatchStream(Shared& shared, const grpc::CallbackServerContext& context, const ByteBuffer& bytes)
+      : OutgoingStream(shared, Verb::kWatch) {
     if (admitted_) {
-      if (Status status = Open(bytes); !status.ok()) outflow_->Close(std::move(status));
+      Status status = Open(PeerOf(context), bytes);
+      if (!status.ok()) outflow_->Close(std::move(status));
     }
     outflow_->Start();
   }
 
  private:
-  Status Open(const ByteBuffer& bytes) {
+  Status Open(const Peer& peer, const ByteBuffer& bytes) {
     pb::WatchRequest request;
     DW_RETURN_IF_ERROR(Parse(bytes, limits::kUnaryBytes, &request));
-    DW_ASSIGN(watcher_, shared_.directory.OpenWatcher(request, *outflow_));
+    DW_ASSIGN(watcher_, shared_.directory.OpenWatcher(request, peer, *outflow_));
     return Status::Ok();
   }
 
@@ -202,8 +211,10 @@ grpc::ServerBidiReactor<ByteBuffer, ByteBuffer>* NewSubscribeStream(
   return new SubscribeStream(shared, context);
 }
 
-grpc::ServerWriteReactor<ByteBuffer>* NewWatchStream(Shared& shared, const ByteBuffer& request) {
-  return new WatchStream(shared, request);
+grpc::ServerWriteReactor<ByteBuffer>* NewWatchStream(Shared& shared,
+                                                     const grpc::CallbackServerContext& context,
+                                                     const ByteBuffer& request) {
+  return new WatchStream(shared, context, request);
 }
 
 }  // namespace datawire::directory

@@ -21,7 +21,7 @@ grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer>* NewTetherStream(
     Shared& shared, const grpc::CallbackServerContext& context);
 grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer>* NewSubscribeStream(
     Shared& shared, const grpc::CallbackServerContext& context);
-grpc::ServerWriteReactor<grpc::ByteBuffer>* NewWatchStream(Shared& shared,
-                                                           const grpc::ByteBuffer& request);
+grpc::ServerWriteReactor<grpc::ByteBuffer>* NewWatchStream(
+    Shared& shared, const grpc::CallbackServerContext& context, const grpc::ByteBuffer& request);
 
 }  // namespace datawire::directory

@@ -1,5 +1,6 @@
 #include "grpc/wire_bytes.h"
 
+#include <grpc/support/time.h>
 #include <grpcpp/support/proto_buffer_reader.h>
 
 #include "datawire/wire.h"
@@ -55,8 +56,18 @@ Status Parse(const grpc::ByteBuffer& bytes, size_t most_bytes,
                                     " bytes are not a " + message->GetTypeName());
 }
 
+BootTime DeadlineOf(const grpc::CallbackServerContext& context) {
+  // raw_deadline: on gRPC's monotonic clock, so that a stepped wall clock refuses nobody (P22).
+  const gpr_timespec deadline = context.raw_deadline();
+  if (gpr_time_cmp(deadline, gpr_inf_future(deadline.clock_type)) == 0) return BootTime::max();
+  const gpr_timespec left = gpr_time_sub(deadline, gpr_now(deadline.clock_type));
+  return BootClock::now() + std::chrono::seconds(left.tv_sec) +
+         std::chrono::nanoseconds(left.tv_nsec);
+}
+
 Peer PeerOf(const grpc::CallbackServerContext& context) {
   Peer peer;
+  peer.deadline = DeadlineOf(context);
   peer.address = context.peer();  // ipv4:127.0.0.1:41234, ipv6:%5B::1%5D:41234
   const size_t colon = peer.address.find(':');
   if (colon != std::string::npos) peer.address.erase(0, colon + 1);

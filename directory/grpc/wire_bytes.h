@@ -22,6 +22,8 @@ grpc::ByteBuffer ToBuffer(std::string bytes);
 Status Parse(const grpc::ByteBuffer& bytes, size_t most_bytes,
              google::protobuf::MessageLite* message);
 
+/// BootTime::max() when the caller named none.
+BootTime DeadlineOf(const grpc::CallbackServerContext& context);
 Peer PeerOf(const grpc::CallbackServerContext& context);
 
 }  // namespace datawire::directory

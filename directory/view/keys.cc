@@ -68,6 +68,10 @@ std::string Domain(std::string_view domain) {
   return "y/" + std::string(domain);
 }
 
+std::string Principal(std::string_view name) {
+  return "c/" + std::string(name);
+}
+
 std::string IndexPrefix(const std::string& session) {
   // The length keeps one session's range apart from those of longer ids.
   return "x/" + std::string(1, static_cast<char>(session.size())) + session;

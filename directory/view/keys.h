@@ -31,6 +31,7 @@ inline constexpr char kHistoryFloor[] = "m/history";
 std::string Row(const Address& address);         ///< r/: what the address itself matches
 std::string SubtreeRow(const Address& address);  ///< u/: what addresses below it match
 std::string Domain(std::string_view domain);     ///< y/
+std::string Principal(std::string_view name);    ///< c/: registrations that it holds
 /// x/: registrations of a session; `registration` is a d/ key.
 std::string Index(const std::string& session, const std::string& registration);
 std::string IndexPrefix(const std::string& session);

@@ -172,6 +172,17 @@ Result<std::vector<std::string>> View::RegistrationsOf(const std::string& sessio
   return out;
 }
 
+Result<uint64_t> View::RegistrationsHeldBy(const std::string& principal) const {
+  const std::string key = keys::Principal(principal);
+  std::optional<std::string> stored;
+  if (auto known = impl_->recent->Find(key)) {
+    stored = *std::move(known);
+  } else {
+    DW_ASSIGN(stored, Reading{.db = impl_->db.get()}.Get(key));
+  }
+  return stored ? Reader(*stored).U64() : 0;
+}
+
 std::unique_ptr<View::Snapshot> View::Hold() const {
   return std::make_unique<Held>(impl_->Point());
 }

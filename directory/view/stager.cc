@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "view/principal.h"
+
 namespace datawire::directory {
 namespace {
 
@@ -48,6 +50,7 @@ Status Stager::Run() {
   for (auto& [key, policy] : policies_)
     if (!policy.staged) DW_RETURN_IF_ERROR(StageAddress(policy.address, {}));
   DW_RETURN_IF_ERROR(StageDomains());
+  DW_RETURN_IF_ERROR(StagePrincipals());
   DW_RETURN_IF_ERROR(StageEndedSessions());
   if (history_.events_size() > 0) {
     staged_.published->events = history_.SerializeAsString();
@@ -326,6 +329,8 @@ void Stager::WriteDerived(Claim& claim) {
   MoveOrphan(claim);
   MoveTombstone(claim);
   staged_.applied.registrations += int{Listed(claim.is)} - int{Listed(claim.was)};
+  if (Live(claim.was)) --principals_[PrincipalOf(claim.before->identity(), claim.before->peer())];
+  if (Live(claim.is)) ++principals_[PrincipalOf(claim.after->identity(), claim.after->peer())];
 }
 
 void Stager::MoveOrphan(Claim& claim) {
@@ -474,6 +479,23 @@ Status Stager::StageDomains() {
       Erase(key);
     else
       Put(key, EncodeDomain(domain));
+  }
+  return {};
+}
+
+Status Stager::StagePrincipals() {
+  for (const auto& [name, change] : principals_) {
+    if (name.empty() || change == 0) continue;
+    const std::string key = keys::Principal(name);
+    DW_ASSIGN(const std::optional<std::string> stored, before_.Get(key));
+    const int64_t held = (stored ? static_cast<int64_t>(Reader(*stored).U64()) : 0) + change;
+    if (held <= 0) {
+      Erase(key);
+      continue;
+    }
+    std::string value;
+    AppendU64(static_cast<uint64_t>(held), &value);
+    Put(key, std::move(value));
   }
   return {};
 }

@@ -85,6 +85,7 @@ class Stager {
   void WriteRow(char kind, const Address& address, RowState& row, bool had);
   void AddEvent(const Address& address, const Claim& claim);
   Status StageDomains();
+  Status StagePrincipals();
   Status StageEndedSessions();
   void Enqueue(keys::Queue queue, uint64_t since, const std::string& key, uint64_t modified);
   void Put(std::string key, std::string value);
@@ -103,6 +104,7 @@ class Stager {
     std::map<uint8_t, int64_t> subtrees;
   };
   std::map<std::string, DomainChange, std::less<>> domains_;
+  std::map<std::string, int64_t> principals_;  // registrations more or less
   record::History history_;
   rocksdb::Status write_;  // first failure of out_
 };

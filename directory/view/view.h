@@ -110,6 +110,8 @@ class View final : public Applier {
               const std::function<bool(const Record&)>& each) const;
   /// Keys `d/...` of the registrations of one session.
   Result<std::vector<std::string>> RegistrationsOf(const std::string& session_id) const;
+  /// How many live registrations a principal (view/principal.h) holds. As Get.
+  Result<uint64_t> RegistrationsHeldBy(const std::string& principal) const;
 
   /// A readable past: List pages and Watch snapshots. Holds disc space while it lives.
   class Snapshot {

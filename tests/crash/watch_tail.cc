@@ -42,7 +42,7 @@ std::unique_ptr<Watcher> WatchTail::Open(Directory& directory) {
   pb::WatchRequest request;
   ToWire(at_, request.mutable_after());
   woken_ = std::make_unique<Woken>();
-  auto watcher = directory.OpenWatcher(request, *woken_);
+  auto watcher = directory.OpenWatcher(request, {}, *woken_);
   EXPECT_TRUE(watcher.ok()) << watcher.status().ToString();
   return watcher.ok() ? std::move(*watcher) : nullptr;
 }

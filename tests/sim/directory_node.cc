@@ -216,7 +216,13 @@ void DirectoryNode::Subscribe(const std::shared_ptr<Wire>& wire,
   End& opened = *end;
   Serve(wire, std::move(end));
   opened.on_bytes = std::move(client);
-  opened.subscriber = directory_->OpenSubscriber({wire->client().name, ""}, opened);
+  auto subscriber = directory_->OpenSubscriber({wire->client().name, ""}, opened);
+  if (subscriber.ok()) {
+    opened.subscriber = std::move(*subscriber);
+    return;
+  }
+  ends_.erase(wire.get());
+  wire->CloseByServer(subscriber.status());
 }
 
 void DirectoryNode::OnSubscribe(const std::shared_ptr<Wire>& wire,
@@ -235,7 +241,7 @@ void DirectoryNode::Watch(const std::shared_ptr<Wire>& wire, const pb::WatchRequ
   End& opened = *end;
   Serve(wire, std::move(end));
   opened.on_bytes = std::move(client);
-  auto watcher = directory_->OpenWatcher(request, opened);
+  auto watcher = directory_->OpenWatcher(request, {wire->client().name, ""}, opened);
   if (watcher.ok()) {
     opened.watcher = std::move(*watcher);
     return;

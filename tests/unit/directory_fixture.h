@@ -125,7 +125,7 @@ struct TestTether {
 /// A Subscribe stream whose messages are read as they come.
 struct TestSubscriber {
   explicit TestSubscriber(Directory& directory, const Peer& peer = {})
-      : subscriber(directory.OpenSubscriber(peer, stream)) {}
+      : subscriber(directory.OpenSubscriber(peer, stream).value()) {}
 
   void Add(const std::string& address, std::optional<uint64_t> hash = {},
            Revision revision = {1, 1}) {
@@ -207,7 +207,7 @@ class DirectoryTest : public ::testing::Test {
     auto log = OpenEmbedded(*view_);
     ASSERT_TRUE(log.ok());
     log_ = std::move(*log);
-    auto directory = Directory::Open(*view_, *log_, {"node-1", "run", 7}, now_);
+    auto directory = Directory::Open(*view_, *log_, options_, now_);
     ASSERT_TRUE(directory.ok()) << directory.status().ToString();
     directory_ = std::move(*directory);
   }
@@ -323,6 +323,7 @@ class DirectoryTest : public ::testing::Test {
   }
 
   std::string path_;
+  DirectoryOptions options_{"node-1", "run", 7, {}};
   BootTime now_ = BootClock::now();
   std::unique_ptr<View> view_;
   std::unique_ptr<Log> log_;

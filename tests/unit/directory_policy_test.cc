@@ -142,7 +142,7 @@ TEST_F(PolicyTest, WatchersSeeThemInTheSnapshotAndAsTheyChange) {
   TestStream stream;
   pb::WatchRequest request;
   request.set_prefix("//d");
-  auto watcher = directory_->OpenWatcher(request, stream);
+  auto watcher = directory_->OpenWatcher(request, {}, stream);
   ASSERT_TRUE(watcher.ok());
   const auto said = [&] {
     std::string out;

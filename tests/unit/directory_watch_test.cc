@@ -12,7 +12,7 @@ constexpr char kTwo[] = "amqp://127.0.0.1:5002";
 // A Watch stream and what it said.
 struct TestWatcher {
   TestWatcher(Directory& directory, const pb::WatchRequest& request) {
-    auto opened = directory.OpenWatcher(request, stream);
+    auto opened = directory.OpenWatcher(request, {}, stream);
     status = opened.status();
     if (opened.ok()) watcher = std::move(*opened);
   }

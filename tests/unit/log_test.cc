@@ -224,5 +224,28 @@ TEST_F(EmbeddedTest, AFullQueueRefusesAtOnce) {
   EXPECT_EQ(refused, 10u);
 }
 
+TEST_F(EmbeddedTest, WhatFreesSpaceGoesThroughWhenTooManyRegistrationsWait) {
+  std::atomic<size_t> refused{0}, done{0};
+  std::future<Outcome> withdrawn;
+  {
+    Hold hold(*this);
+    for (size_t i = 0; i < limits::kRegisterQueue + 10; ++i)
+      engine_.log().Propose(PutOp(Key(static_cast<int>(i % 100)), "x"), BootClock::now() + kWait,
+                            [&](const Outcome& outcome) {
+                              ++(outcome.status.code() == Code::kOverloaded ? refused : done);
+                              if (!outcome.status.ok()) {
+                                EXPECT_TRUE(outcome.status.retry_after().has_value());
+                              }
+                            });
+    EXPECT_EQ(refused, 10u);
+    Op withdraw = PutOp("n/b", "y");
+    withdraw.frees_space = true;
+    withdrawn = Propose(withdraw);
+  }
+  EXPECT_TRUE(Wait(std::move(withdrawn)).status.ok());
+  EXPECT_EQ(done, limits::kRegisterQueue);
+  EXPECT_TRUE(Do(PutOp("n/a", "x")).status.ok()) << "what was written waits no longer";
+}
+
 }  // namespace
 }  // namespace datawire::directory

@@ -63,11 +63,28 @@ inline constexpr size_t kWatchQueueBytes = 1024 * 1024;  // held back by one wat
 inline constexpr minutes kHistoryAge{10};
 inline constexpr uint64_t kHistoryBytes = 256ull << 20;
 
+// Admission: what costs more than its refusal waits in a bounded queue (grpc/executor.h).
+inline constexpr size_t kSmallResolve = 64;    // names; answered at once
+inline constexpr size_t kResolveQueue = 1024;  // larger ones that wait
+inline constexpr size_t kListQueue = 64;       // lists, exports, histories that wait
+// New Subscribe and Watch streams, together under 500 in any second (P18): each asks for much.
+inline constexpr size_t kStreamBurst = 100;
+inline constexpr size_t kStreamsPerSecond = 400;
+inline constexpr uint64_t kFilesLeast = 256;    // open files: the store's, and some connections
+inline constexpr uint64_t kFilesEnough = 4096;  // two connections a client process; less: a warning
+
+// Quotas of one principal (P21): --quota-*. Loopback has none.
+inline constexpr size_t kQuotaRegistrations = 10'000;
+inline constexpr size_t kQuotaSessions = 10'000;
+inline constexpr size_t kQuotaWatches = 1'000;
+inline constexpr size_t kQuotaStreams = 100;
+
 // Engine (CLUSTER.md).
 inline constexpr size_t kKeyBytes = 1536;
 inline constexpr size_t kValueBytes = 16 * 1024;
-inline constexpr size_t kGroupOps = 512;        // ops in one group commit
-inline constexpr size_t kProposeQueue = 65536;  // then kOverloaded
+inline constexpr size_t kGroupOps = 512;         // ops in one group commit
+inline constexpr size_t kProposeQueue = 65536;   // then kOverloaded
+inline constexpr size_t kRegisterQueue = 16384;  // of these, changes that need space: under 1 s
 
 // AMQP connections.
 inline constexpr seconds kHandshake{5};
