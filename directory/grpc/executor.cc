@@ -12,6 +12,8 @@ namespace {
 using std::chrono::milliseconds;
 
 constexpr milliseconds kRetryLeast{20};
+constexpr milliseconds kRefuseEach{1};     // some 2 % of a core go to refusals, not more
+constexpr milliseconds kRefuseBurst{100};  // of that pace
 
 struct Bound {
   const char* what;
@@ -50,20 +52,35 @@ void Executor::Offer(Class urgency, BootTime deadline, std::function<void(const 
     Waiting& waiting = waiting_[of];
     if (stopped_) {
       refused = {Code::kUnavailable, "this server stops: try another"};
-    } else if (waiting.queue.size() >= kBounds[of].most) {
-      refused = {Code::kOverloaded, "too busy: " + std::to_string(kBounds[of].most) + " " +
+    } else if (const auto wait = waiting.mean * waiting.queue.size() / offered_most_;
+               waiting.queue.size() >= kBounds[of].most || wait > limits::kQueueWait ||
+               (deadline != BootTime::max() && BootClock::now() + wait > deadline)) {
+      refused = {Code::kOverloaded, "too busy: " + std::to_string(waiting.queue.size()) + " " +
                                         kBounds[of].what + " wait already"};
       // Until those who wait now have had their turn.
-      const auto wait = waiting.mean * waiting.queue.size() / offered_most_;
       refused.set_retry_after(kRetryLeast + std::chrono::duration_cast<milliseconds>(wait));
+      ++shed_[of];
+      if (!refused_.empty() || !MayRefuse()) {
+        refused_.push_back({std::move(task), std::move(refused)});
+        work_.notify_one();
+        return;
+      }
+      Refusing();
     } else {
       waiting.queue.push_back({deadline, std::move(task)});
       work_.notify_one();
       return;
     }
   }
-  ++shed_[of];
   task(refused);
+}
+
+bool Executor::MayRefuse() const {
+  return BootClock::now() >= refuse_at_;
+}
+
+void Executor::Refusing() {
+  refuse_at_ = std::max(refuse_at_, BootClock::now() - kRefuseBurst) + kRefuseEach;
 }
 
 void Executor::Stop() {
@@ -75,6 +92,8 @@ void Executor::Stop() {
       std::move(waiting.queue.begin(), waiting.queue.end(), std::back_inserter(refused));
       waiting.queue.clear();
     }
+    for (Refused& late : refused_) refused.push_back({BootTime::max(), std::move(late.task)});
+    refused_.clear();
   }
   work_.notify_all();
   const Status stopping(Code::kUnavailable, "this server stops: try another");
@@ -93,9 +112,14 @@ size_t Executor::NextOffered() const {
 void Executor::Work() {
   MutexLock lock(mutex_);
   for (;;) {
-    work_.wait(lock, [this]() DW_REQUIRES(mutex_) {
-      return !tasks_.empty() || NextOffered() < kClasses || stopped_;
-    });
+    const auto due = [this]() DW_REQUIRES(mutex_) {
+      return !tasks_.empty() || (!refused_.empty() && MayRefuse()) || NextOffered() < kClasses ||
+             stopped_;
+    };
+    if (refused_.empty())
+      work_.wait(lock, [&]() DW_REQUIRES(mutex_) { return !refused_.empty() || due(); });
+    else
+      work_.wait_for(lock, refuse_at_ - BootClock::now(), due);
     if (!tasks_.empty()) {
       const std::function<void()> task = std::move(tasks_.front());
       tasks_.pop_front();
@@ -104,8 +128,20 @@ void Executor::Work() {
       lock.lock();
       continue;
     }
+    if (!refused_.empty() && MayRefuse()) {
+      const Refused refused = std::move(refused_.front());
+      refused_.pop_front();
+      Refusing();
+      lock.unlock();
+      refused.task(refused.status);
+      lock.lock();
+      continue;
+    }
     const size_t of = NextOffered();
-    if (of == kClasses) return;  // stopped
+    if (of == kClasses) {
+      if (stopped_) return;
+      continue;
+    }
     Offered offered = std::move(waiting_[of].queue.front());
     waiting_[of].queue.pop_front();
     ++offered_running_;

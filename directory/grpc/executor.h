@@ -32,9 +32,10 @@ class Executor {
 
   /// Never blocks. After Stop the task is run by the caller: nobody waits for an answer forever.
   void Post(std::function<void()> task);
-  /// `task` is run once: with OK in its turn; at once with kOverloaded and a retry-after while its
-  /// class's queue is full, or with kUnavailable after Stop; with kTimeout when its turn comes so
-  /// late that `deadline` would pass while it runs. Never blocks.
+  /// `task` is run once: with OK in its turn; with kOverloaded and a retry-after when its class's
+  /// queue is full, with kUnavailable after Stop; with kTimeout when its turn comes so late that
+  /// `deadline` would pass while it runs. Refusals are made at a pace: who comes again at once,
+  /// whatever it was told, holds its stream meanwhile and takes nobody's time. Never blocks.
   void Offer(Class urgency, BootTime deadline, std::function<void(const Status&)> task);
   /// Runs what is posted, refuses what is offered, then joins. Idempotent.
   void Stop();
@@ -47,6 +48,10 @@ class Executor {
     BootTime deadline;
     std::function<void(const Status&)> task;
   };
+  struct Refused {
+    std::function<void(const Status&)> task;
+    Status status;
+  };
   struct Waiting {
     std::deque<Offered> queue;
     BootClock::duration mean{};  // time that one takes, the latest weighing most
@@ -54,6 +59,10 @@ class Executor {
   void Work();
   /// The most urgent class that has somebody waiting, if one more may run; else kClasses.
   size_t NextOffered() const DW_REQUIRES(mutex_);
+  /// Whether one more may be refused now.
+  bool MayRefuse() const DW_REQUIRES(mutex_);
+  /// Counts one refused now.
+  void Refusing() DW_REQUIRES(mutex_);
   void RunOffered(size_t of, Offered offered, BootClock::duration mean) DW_EXCLUDES(mutex_);
 
   const size_t offered_most_;
@@ -61,6 +70,8 @@ class Executor {
   Condition work_;
   std::deque<std::function<void()>> tasks_ DW_GUARDED_BY(mutex_);
   std::array<Waiting, kClasses> waiting_ DW_GUARDED_BY(mutex_);
+  std::deque<Refused> refused_ DW_GUARDED_BY(mutex_);
+  BootTime refuse_at_ DW_GUARDED_BY(mutex_){};  // when the next one may be refused
   size_t offered_running_ DW_GUARDED_BY(mutex_) = 0;
   bool stopped_ DW_GUARDED_BY(mutex_) = false;
   std::array<std::atomic<uint64_t>, kClasses> shed_{};

@@ -27,13 +27,12 @@ std::string Encoded(const google::protobuf::MessageLite& message) {
 template <typename Request, typename... Kinds>
 constexpr bool kIsOneOf = (std::is_same_v<Request, Kinds> || ...);
 
-/// What costs more than its refusal waits in the executor's queue of its class. The rest is
-/// answered at once: a refusal would save nothing.
+/// What costs more than its refusal waits in the executor's queue of its class, as it came. The
+/// rest is answered at once: a refusal would save nothing.
 template <typename Request>
-std::optional<Executor::Class> ClassOf(const Request& request) {
+std::optional<Executor::Class> ClassOf(const ByteBuffer& request) {
   if constexpr (std::is_same_v<Request, pb::ResolveRequest>) {
-    const auto names = static_cast<size_t>(request.addresses_size());
-    if (names > limits::kSmallResolve) return Executor::Class::kResolve;
+    if (request.Length() > limits::kSmallResolve) return Executor::Class::kResolve;
   } else if constexpr (kIsOneOf<Request, pb::ListRequest, pb::HistoryRequest, pb::ExplainRequest,
                                 pb::ExportRequest, pb::ListSessionsRequest>) {
     return Executor::Class::kList;
@@ -42,7 +41,12 @@ std::optional<Executor::Class> ClassOf(const Request& request) {
 }
 
 template <typename Response, typename Request, typename Finish, typename Call>
-void Begin(Shared& shared, const Request& request, Finish finish, ByteBuffer* out, Call call) {
+void Begin(Shared& shared, const ByteBuffer& bytes, Finish finish, ByteBuffer* out, Call call) {
+  Request request;
+  if (const Status status = Parse(bytes, limits::kUnaryBytes, &request); !status.ok()) {
+    finish(status);
+    return;
+  }
   const auto answer = [finish, out](Result<Response> response) {
     if (response.ok()) *out = ToBuffer(Encoded(std::move(response).value()));
     finish(response.status());
@@ -67,27 +71,23 @@ grpc::ServerUnaryReactor* Unary(Shared& shared, Verb verb, CallbackServerContext
     shared.counts.Count(verb, status.code());
     reactor->Finish(ToGrpc(status));
   };
-  if (DeadlineOf(*context) < BootClock::now()) {
+  const BootTime deadline = DeadlineOf(*context);
+  if (deadline < BootClock::now()) {
     finish(Status(Code::kTimeout, "the call's deadline passed before it was begun"));
     return reactor;
   }
-  Request request;
-  if (const Status status = Parse(*bytes, limits::kUnaryBytes, &request); !status.ok()) {
-    finish(status);
-    return reactor;
-  }
-  const auto urgency = ClassOf(request);
+  const auto urgency = ClassOf<Request>(*bytes);
   if (!urgency) {
-    Begin<Response>(shared, request, finish, out, call);
+    Begin<Response, Request>(shared, *bytes, finish, out, call);
     return reactor;
   }
-  auto turn = [&shared, context, out, finish, call,
-               held = std::make_shared<Request>(std::move(request))](const Status& status) {
-    if (!status.ok()) return finish(status);
-    if (context->IsCancelled()) return finish(Status(Code::kCancelled, "the caller is gone"));
-    Begin<Response>(shared, *held, finish, out, call);
-  };
-  shared.executor.Offer(*urgency, DeadlineOf(*context), std::move(turn));
+  shared.executor.Offer(*urgency, deadline,
+                        [&shared, context, out, finish, call, held = *bytes](const Status& status) {
+                          if (!status.ok()) return finish(status);
+                          if (context->IsCancelled())
+                            return finish(Status(Code::kCancelled, "the caller is gone"));
+                          Begin<Response, Request>(shared, held, finish, out, call);
+                        });
   return reactor;
 }
 

@@ -50,7 +50,7 @@ class QuotaTest(cases.TestCase):
 
     def test_too_few_open_files_are_refused_and_few_are_warned_of(self):
         def with_files(count):
-            return Program("prlimit", f"--nofile={count}:{count}", binary("datawire-directory"), "--dev",
+            return Program("/usr/bin/prlimit", f"--nofile={count}:{count}", binary("datawire-directory"), "--dev",
                            "--listen", "127.0.0.1:0", "--http-listen", "127.0.0.1:0")
 
         with with_files(100) as too_few:

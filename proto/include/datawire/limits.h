@@ -63,10 +63,11 @@ inline constexpr size_t kWatchQueueBytes = 1024 * 1024;  // held back by one wat
 inline constexpr minutes kHistoryAge{10};
 inline constexpr uint64_t kHistoryBytes = 256ull << 20;
 
-// Admission: what costs more than its refusal waits in a bounded queue (grpc/executor.h).
-inline constexpr size_t kSmallResolve = 64;    // names; answered at once
-inline constexpr size_t kResolveQueue = 1024;  // larger ones that wait
-inline constexpr size_t kListQueue = 64;       // lists, exports, histories that wait
+// Admission: what costs more than its refusal waits in a queue of its class (grpc/executor.h).
+inline constexpr size_t kSmallResolve = 2 * 1024;  // bytes; some 50 names. Answered at once
+inline constexpr size_t kResolveQueue = 4096;      // larger ones that wait
+inline constexpr size_t kListQueue = 1024;         // lists, exports, histories that wait
+inline constexpr milliseconds kQueueWait{1000};    // who would wait for longer is refused
 // New Subscribe and Watch streams, together under 500 in any second (P18): each asks for much.
 inline constexpr size_t kStreamBurst = 100;
 inline constexpr size_t kStreamsPerSecond = 400;
