@@ -1,6 +1,10 @@
 #include "grpc/executor.h"
 
+#include <sys/resource.h>
+#include <unistd.h>
+
 #include <algorithm>
+#include <iterator>
 #include <string>
 #include <utility>
 
@@ -14,18 +18,16 @@ using std::chrono::milliseconds;
 constexpr milliseconds kRetryLeast{20};
 constexpr milliseconds kRefuseEach{1};     // some 2 % of a core go to refusals, not more
 constexpr milliseconds kRefuseBurst{100};  // of that pace
+constexpr int kNice = 10;
 
-struct Bound {
-  const char* what;
-  size_t most;
-};
-constexpr std::array<Bound, Executor::kClasses> kBounds{
-    {{"large resolves", limits::kResolveQueue}, {"lists", limits::kListQueue}}};
+Status Stopping() {
+  return {Code::kUnavailable, "this server stops: try another"};
+}
 
 }  // namespace
 
-Executor::Executor(size_t threads) : offered_most_(threads - 1) {
-  for (size_t i = 0; i < threads; ++i) threads_.emplace_back([this] { Work(); });
+Executor::Executor(const ExecutorOptions& options) : options_(options) {
+  for (size_t i = 0; i < options.threads; ++i) threads_.emplace_back([this] { Work(); });
 }
 
 Executor::~Executor() {
@@ -44,39 +46,36 @@ void Executor::Post(std::function<void()> task) {
   task();
 }
 
-void Executor::Offer(Class urgency, BootTime deadline, std::function<void(const Status&)> task) {
-  const auto of = static_cast<size_t>(urgency);
-  Status refused;
+void Executor::Offer(BootTime deadline, std::function<void(const Status&)> task) {
+  Status refusal;
   {
     const MutexLock lock(mutex_);
-    Waiting& waiting = waiting_[of];
-    if (stopped_) {
-      refused = {Code::kUnavailable, "this server stops: try another"};
-    } else if (const auto wait = waiting.mean * waiting.queue.size() / offered_most_;
-               waiting.queue.size() >= kBounds[of].most || wait > limits::kQueueWait ||
-               (deadline != BootTime::max() && BootClock::now() + wait > deadline)) {
-      refused = {Code::kOverloaded, "too busy: " + std::to_string(waiting.queue.size()) + " " +
-                                        kBounds[of].what + " wait already"};
-      // Until those who wait now have had their turn.
-      refused.set_retry_after(kRetryLeast + std::chrono::duration_cast<milliseconds>(wait));
-      ++shed_[of];
-      if (!refused_.empty() || !MayRefuse()) {
-        refused_.push_back({std::move(task), std::move(refused)});
-        work_.notify_one();
-        return;
-      }
-      Refusing();
-    } else {
-      waiting.queue.push_back({deadline, std::move(task)});
+    refusal = Refusal(deadline);
+    if (refusal.ok()) {
+      offered_.push_back({deadline, std::move(task)});
       work_.notify_one();
       return;
     }
+    ++shed_;
+    if (!stopped_ && (!refused_.empty() || BootClock::now() < refuse_at_)) {
+      refused_.push_back({std::move(task), std::move(refusal)});
+      work_.notify_one();
+      return;
+    }
+    Refusing();
   }
-  task(refused);
+  task(refusal);
 }
 
-bool Executor::MayRefuse() const {
-  return BootClock::now() >= refuse_at_;
+Status Executor::Refusal(BootTime deadline) const {
+  if (stopped_) return Stopping();
+  const auto wait = mean_ * offered_.size() / options_.offered_threads;
+  const bool late = deadline != BootTime::max() && BootClock::now() + wait > deadline;
+  if (offered_.size() < options_.queue && wait <= limits::kQueueWait && !late) return {};
+  Status full(Code::kOverloaded, "too busy: " + std::to_string(offered_.size()) + " " +
+                                     options_.what + " wait already");
+  // Until those have had their turn.
+  return full.set_retry_after(kRetryLeast + std::chrono::duration_cast<milliseconds>(wait));
 }
 
 void Executor::Refusing() {
@@ -84,88 +83,83 @@ void Executor::Refusing() {
 }
 
 void Executor::Stop() {
-  std::deque<Offered> refused;
+  std::deque<Refused> refused;
   {
     const MutexLock lock(mutex_);
     stopped_ = true;
-    for (Waiting& waiting : waiting_) {
-      std::move(waiting.queue.begin(), waiting.queue.end(), std::back_inserter(refused));
-      waiting.queue.clear();
-    }
-    for (Refused& late : refused_) refused.push_back({BootTime::max(), std::move(late.task)});
-    refused_.clear();
+    refused.swap(refused_);
+    for (Offered& offered : offered_) refused.push_back({std::move(offered.task), Stopping()});
+    offered_.clear();
   }
   work_.notify_all();
-  const Status stopping(Code::kUnavailable, "this server stops: try another");
-  for (const Offered& offered : refused) offered.task(stopping);
+  for (const Refused& one : refused) one.task(one.status);
   for (std::thread& thread : threads_) thread.join();
   threads_.clear();
 }
 
-size_t Executor::NextOffered() const {
-  if (offered_running_ >= offered_most_) return kClasses;
-  size_t of = 0;
-  while (of < kClasses && waiting_[of].queue.empty()) ++of;
-  return of;
+bool Executor::OfferedIsDue() const {
+  return !offered_.empty() && running_ < options_.offered_threads;
+}
+
+bool Executor::RefusedIsDue() const {
+  return !refused_.empty() && BootClock::now() >= refuse_at_;
 }
 
 void Executor::Work() {
+  // What takes longer than a slice of the scheduler lets others wait for that. On Linux this is the
+  // thread's own niceness.
+  if (options_.yields) (void)::setpriority(PRIO_PROCESS, static_cast<id_t>(::gettid()), kNice);
   MutexLock lock(mutex_);
   for (;;) {
     const auto due = [this]() DW_REQUIRES(mutex_) {
-      return !tasks_.empty() || (!refused_.empty() && MayRefuse()) || NextOffered() < kClasses ||
-             stopped_;
+      return !tasks_.empty() || RefusedIsDue() || OfferedIsDue() || stopped_;
     };
     if (refused_.empty())
       work_.wait(lock, [&]() DW_REQUIRES(mutex_) { return !refused_.empty() || due(); });
     else
       work_.wait_for(lock, refuse_at_ - BootClock::now(), due);
     if (!tasks_.empty()) {
-      const std::function<void()> task = std::move(tasks_.front());
+      std::function<void()> task = std::move(tasks_.front());
       tasks_.pop_front();
       lock.unlock();
       task();
+      task = nullptr;  // what it holds goes outside of the lock
       lock.lock();
-      continue;
+    } else if (RefusedIsDue()) {
+      RunRefused(lock);
+    } else if (OfferedIsDue()) {
+      RunOffered(lock);
+    } else if (stopped_) {
+      return;
     }
-    if (!refused_.empty() && MayRefuse()) {
-      const Refused refused = std::move(refused_.front());
-      refused_.pop_front();
-      Refusing();
-      lock.unlock();
-      refused.task(refused.status);
-      lock.lock();
-      continue;
-    }
-    const size_t of = NextOffered();
-    if (of == kClasses) {
-      if (stopped_) return;
-      continue;
-    }
-    Offered offered = std::move(waiting_[of].queue.front());
-    waiting_[of].queue.pop_front();
-    ++offered_running_;
-    const BootClock::duration mean = waiting_[of].mean;
-    lock.unlock();
-    RunOffered(of, std::move(offered), mean);
-    lock.lock();
-    --offered_running_;
   }
 }
 
-void Executor::RunOffered(size_t of, Offered offered, BootClock::duration mean) {
+void Executor::RunRefused(MutexLock& lock) {
+  Refused one = std::move(refused_.front());
+  refused_.pop_front();
+  Refusing();
+  lock.unlock();
+  one.task(one.status);
+  one = {};
+  lock.lock();
+}
+
+void Executor::RunOffered(MutexLock& lock) {
+  Offered one = std::move(offered_.front());
+  offered_.pop_front();
   const BootTime start = BootClock::now();
-  if (offered.deadline < start + mean) {
-    ++shed_[of];
-    offered.task({Code::kTimeout, "too busy: the call's deadline passed before its turn"});
-    return;
-  }
-  offered.task(Status::Ok());
-  offered = {};  // what it holds goes on this thread, outside of the lock
+  const bool late = one.deadline < start + mean_;
+  ++running_;
+  lock.unlock();
+  if (late) ++shed_;
+  one.task(late ? Status(Code::kTimeout, "too busy: the call's deadline passed before its turn")
+                : Status::Ok());
+  one = {};
   const auto took = BootClock::now() - start;
-  const MutexLock lock(mutex_);
-  Waiting& waiting = waiting_[of];
-  waiting.mean += (took - waiting.mean) / 8;
+  lock.lock();
+  --running_;
+  if (!late) mean_ += (took - mean_) / 8;
 }
 
 }  // namespace datawire::directory

@@ -21,6 +21,10 @@ using std::chrono::milliseconds;
 
 constexpr int64_t kStopDeadlineMs = 2000;
 
+size_t Cores() {
+  return std::clamp<size_t>(std::thread::hardware_concurrency(), 2, 8);
+}
+
 void SetLimits(grpc::ServerBuilder& builder) {
   builder.SetMaxReceiveMessageSize(static_cast<int>(limits::kBulkBytes));
   builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
@@ -43,8 +47,15 @@ void SetLimits(grpc::ServerBuilder& builder) {
 struct GrpcServer::Running {
   explicit Running(Directory& directory)
       : shared{directory,
-               Executor(std::clamp<size_t>(std::thread::hardware_concurrency(), 2, 8)),
-               Executor(1, true),
+               Executor({.threads = Cores(),
+                         .offered_threads = Cores() - 1,  // one is left for what is posted
+                         .queue = limits::kResolveQueue,
+                         .what = "large resolves"}),
+               Executor({.threads = 1,
+                         .offered_threads = 1,
+                         .queue = limits::kListQueue,
+                         .what = "lists",
+                         .yields = true}),
                {},
                {}} {}
 
@@ -105,8 +116,8 @@ GrpcUse GrpcServer::use() const {
   use.tethers = shared.streams.Count(Verb::kTether);
   use.subscribes = shared.streams.Count(Verb::kSubscribe);
   use.watches = shared.streams.Count(Verb::kWatch);
-  use.resolves_shed = shared.executor.shed(Executor::Class::kResolve);
-  use.lists_shed = shared.executor.shed(Executor::Class::kList);
+  use.resolves_shed = shared.executor.shed();
+  use.lists_shed = shared.pages.shed();
   return use;
 }
 

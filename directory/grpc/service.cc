@@ -27,17 +27,17 @@ std::string Encoded(const google::protobuf::MessageLite& message) {
 template <typename Request, typename... Kinds>
 constexpr bool kIsOneOf = (std::is_same_v<Request, Kinds> || ...);
 
-/// What costs more than its refusal waits in the executor's queue of its class, as it came. The
-/// rest is answered at once: a refusal would save nothing.
+/// What costs more than its refusal waits for its turn, as it came: here. The rest is answered at
+/// once, since a refusal would save nothing: null.
 template <typename Request>
-std::optional<Executor::Class> ClassOf(const ByteBuffer& request) {
+Executor* QueueOf(Shared& shared, const ByteBuffer& request) {
   if constexpr (std::is_same_v<Request, pb::ResolveRequest>) {
-    if (request.Length() > limits::kSmallResolve) return Executor::Class::kResolve;
+    if (request.Length() > limits::kSmallResolve) return &shared.executor;
   } else if constexpr (kIsOneOf<Request, pb::ListRequest, pb::HistoryRequest, pb::ExplainRequest,
                                 pb::ExportRequest, pb::ListSessionsRequest>) {
-    return Executor::Class::kList;
+    return &shared.pages;
   }
-  return std::nullopt;
+  return nullptr;
 }
 
 template <typename Response, typename Request, typename Finish, typename Call>
@@ -76,18 +76,17 @@ grpc::ServerUnaryReactor* Unary(Shared& shared, Verb verb, CallbackServerContext
     finish(Status(Code::kTimeout, "the call's deadline passed before it was begun"));
     return reactor;
   }
-  const auto urgency = ClassOf<Request>(*bytes);
-  if (!urgency) {
+  Executor* const queue = QueueOf<Request>(shared, *bytes);
+  if (queue == nullptr) {
     Begin<Response, Request>(shared, *bytes, finish, out, call);
     return reactor;
   }
-  shared.executor.Offer(*urgency, deadline,
-                        [&shared, context, out, finish, call, held = *bytes](const Status& status) {
-                          if (!status.ok()) return finish(status);
-                          if (context->IsCancelled())
-                            return finish(Status(Code::kCancelled, "the caller is gone"));
-                          Begin<Response, Request>(shared, held, finish, out, call);
-                        });
+  auto turn = [&shared, context, out, finish, call, held = *bytes](const Status& status) {
+    if (!status.ok()) return finish(status);
+    if (context->IsCancelled()) return finish(Status(Code::kCancelled, "the caller is gone"));
+    Begin<Response, Request>(shared, held, finish, out, call);
+  };
+  queue->Offer(deadline, std::move(turn));
   return reactor;
 }
 

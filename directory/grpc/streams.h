@@ -10,8 +10,8 @@ namespace datawire::directory {
 /// What the calls of one server share. Outlives them.
 struct Shared {
   Directory& directory;
-  Executor executor;
-  Executor pages;  ///< one thread: pages of lists and exports, one after the other
+  Executor executor;  ///< what others wake, and large resolves
+  Executor pages;     ///< one thread: pages of lists and the like, one after the other
   CallCounts counts;
   OpenStreams streams;
 };
