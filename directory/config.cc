@@ -2,6 +2,8 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <charconv>
+#include <span>
 #include <string_view>
 
 namespace datawire::directory {
@@ -50,6 +52,22 @@ Result<HostPort> Listener(std::string_view flag, const std::string& value, bool 
                       "localhost, or add --insecure");
   }
   return parsed;
+}
+
+/// `512M`: a number, and a unit behind it. 1 to 2^40 of the smallest one.
+Result<uint64_t> WithUnit(std::string_view flag, const std::string& value,
+                          std::span<const std::pair<char, uint64_t>> units, std::string_view rule) {
+  uint64_t number = 0;
+  const char* const end = value.data() + value.size();
+  const auto read = std::from_chars(value.data(), end, number);
+  const char unit = read.ptr == end ? '\0' : *read.ptr;
+  constexpr uint64_t kMost = 1ull << 40;
+  for (const auto& [letter, factor] : units)
+    if (letter == unit && end - read.ptr <= 1 && read.ec == std::errc() && number > 0 &&
+        number <= kMost / factor)
+      return number * factor;
+  return Status(Code::kInvalid,
+                std::string(flag) + " " + Shown(value) + " is not " + std::string(rule));
 }
 
 /// Data is made in one way, or found.
@@ -115,6 +133,7 @@ Result<Invocation> ParseCommandLine(int argc, const char* const* argv) {
   Invocation invocation;
   Config& config = invocation.config;
   std::string listen = "127.0.0.1:7400", http_listen = "127.0.0.1:7403";
+  std::string audit_bytes = "1G", audit_age = "30d";
   config.node_id = "node-1";
 
   CLI::App app{
@@ -156,6 +175,13 @@ Result<Invocation> ParseCommandLine(int argc, const char* const* argv) {
   app.add_option("--http-listen", http_listen, "Metrics and health; port 0: any free one")
       ->type_name("HOST:PORT")
       ->capture_default_str();
+  app.add_option("--audit-bytes", audit_bytes,
+                 "How much of the audit log is kept: a number with K, M, G or none")
+      ->type_name("SIZE")
+      ->capture_default_str();
+  app.add_option("--audit-age", audit_age, "And for how long: a number with d, h, m or s")
+      ->type_name("DURATION")
+      ->capture_default_str();
   app.add_flag("--insecure", config.insecure,
                "Listen beyond loopback without certificates: anybody can read and write");
   const auto quota = [&app](const char* flag, size_t& most, const char* what) {
@@ -187,6 +213,14 @@ Result<Invocation> ParseCommandLine(int argc, const char* const* argv) {
     return Status(Code::kInvalid, OneLine(error.what()) + " (see --help)");
   }
   DW_RETURN_IF_ERROR(Check(listen, http_listen, &config));
+  constexpr std::pair<char, uint64_t> kSizes[] = {
+      {'\0', 1}, {'K', 1 << 10}, {'M', 1 << 20}, {'G', 1 << 30}};
+  constexpr std::pair<char, uint64_t> kSpans[] = {{'s', 1}, {'m', 60}, {'h', 3600}, {'d', 86400}};
+  DW_ASSIGN(config.audit_bytes, WithUnit("--audit-bytes", audit_bytes, kSizes,
+                                         "a whole number with K, M, G or nothing behind it: 512M"));
+  DW_ASSIGN(const uint64_t age, WithUnit("--audit-age", audit_age, kSpans,
+                                         "a whole number with d, h, m or s behind it: 30d"));
+  config.audit_age = std::chrono::seconds(age);
   return invocation;
 }
 

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <string>
 
@@ -16,10 +17,12 @@ struct Config {
   bool dev = false;
   bool insecure = false;
   std::string node_id;
-  std::string cluster_id;   ///< for `init`; empty: a random one
-  std::string import_file;  ///< an export to make the data from
-  std::string restore;      ///< a snapshot to make the data from
-  uint64_t epoch = 0;       ///< for `import_file` and `restore`; 0: the backup's + 1
+  std::string cluster_id;             ///< for `init`; empty: a random one
+  std::string import_file;            ///< an export to make the data from
+  std::string restore;                ///< a snapshot to make the data from
+  uint64_t epoch = 0;                 ///< for `import_file` and `restore`; 0: the backup's + 1
+  uint64_t audit_bytes = 0;           ///< of the audit log that are kept
+  std::chrono::seconds audit_age{0};  ///< and for how long
   HostPort listen, http_listen;
   QuotaOptions quotas;
 };

@@ -189,6 +189,8 @@ Status Serve(const Config& config, Signals& signals, Logger& logger) {
   options.node_id = config.dev ? "dev" : config.node_id;
   options.incarnation = RandomHex(8);
   options.quotas = config.quotas;
+  options.audit_bytes = config.audit_bytes;
+  options.audit_age = config.audit_age;
   DW_ASSIGN(const std::unique_ptr<Directory> directory,
             Directory::Open(*view, *log, options, BootClock::now()));
   DW_ASSIGN(const std::unique_ptr<GrpcServer> grpc, GrpcServer::Start(config.listen, *directory));

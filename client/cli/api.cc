@@ -231,6 +231,18 @@ Result<pb::SnapshotResponse> Api::VerifySnapshot(const pb::SnapshotRequest& requ
   });
 }
 
+Result<pb::AuditTailResponse> Api::AuditTail(const pb::AuditTailRequest& request) {
+  return impl_->Invoke<pb::AuditTailResponse>([&](auto&, auto& admin, auto* context, auto* out) {
+    return admin.AuditTail(context, request, out);
+  });
+}
+
+Result<pb::AuditVerifyResponse> Api::AuditVerify(const pb::AuditVerifyRequest& request) {
+  return impl_->Invoke<pb::AuditVerifyResponse>([&](auto&, auto& admin, auto* context, auto* out) {
+    return admin.AuditVerify(context, request, out);
+  });
+}
+
 Status Api::Watch(const pb::WatchRequest& request,
                   const std::function<bool(const pb::WatchResponse&)>& take) {
   grpc::ClientContext context;

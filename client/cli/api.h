@@ -47,6 +47,10 @@ class Api {
   Result<pb::SnapshotResponse> SaveSnapshot(const pb::SnapshotRequest& request);
   Result<pb::SnapshotResponse> VerifySnapshot(const pb::SnapshotRequest& request);
 
+  /// One page; any server goes on where another one's ended, they hold the same log.
+  Result<pb::AuditTailResponse> AuditTail(const pb::AuditTailRequest& request);
+  Result<pb::AuditVerifyResponse> AuditVerify(const pb::AuditVerifyRequest& request);
+
   /// Runs one Watch stream until it breaks, is silent for 10 s, `take` returns false, or Cancel.
   /// kCancelled after the latter two. The servers take turns.
   Status Watch(const pb::WatchRequest& request,

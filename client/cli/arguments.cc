@@ -25,7 +25,7 @@ constexpr char kExitCodes[] =
     "  8    not accepted, or outcome unknown\n"
     "  130  interrupted\n";
 
-constexpr char kTimeout[] = "5s", kSnapshotTimeout[] = "10m";
+constexpr char kTimeout[] = "5s", kLongTimeout[] = "10m";
 constexpr milliseconds kDurationMost = std::chrono::hours(24 * 365);
 
 // What a verb is called with, and what its help shows.
@@ -72,6 +72,9 @@ constexpr VerbText kTexts[] = {
      "dw import directory.jsonl", 1, 1},
     {"snapshot", "save|verify DIR", "A copy of the whole store, in DIR on the server's disc",
      "dw snapshot save /var/backups/datawire-1", 2, 2},
+    {"audit", "tail|verify",
+     "Every accepted change: who, from where, what, why; verify: that none was altered since",
+     "dw audit tail --address //demo --follow", 1, 1},
     {"doctor", "", "What may be wrong with servers and machines, and what to do about it",
      "dw doctor", 0, 0},
     {"bench", "fill", "Loads the directory with endpoints that nobody serves, and measures it",
@@ -109,6 +112,7 @@ class HelpPage : public CLI::Formatter {
 struct Typed {
   std::optional<std::string> directory, max_stale, min_revision, after, timeout;
   std::optional<std::string> check, check_interval, check_timeout, check_down, check_up;
+  std::optional<std::string> lines, since;
   std::string wait = "0s", format = "table", ttl = "15s", priority = "0",
               weight = std::to_string(limits::kWeightDefault), count = "0";
   std::string endpoints = "1000000", sessions = "10000";
@@ -160,7 +164,8 @@ void AddGlobals(CLI::App& app, Typed& typed) {
                  "The directory's servers (else $DATAWIRE_DIRECTORY, the config files, "
                  "127.0.0.1:7400)")
       ->type_name("HOST:PORT[,...]");
-  app.add_option("--timeout", typed.timeout, "Of a call or a message (default 5s; snapshot 10m)")
+  app.add_option("--timeout", typed.timeout,
+                 "Of a call or a message (default 5s; snapshot and audit verify 10m)")
       ->type_name("DURATION");
   app.add_option("--wait", typed.wait,
                  "Keeps trying so long when the directory or an endpoint is not there (default 0s: "
@@ -224,6 +229,14 @@ void AddFlags(CLI::App& app, Typed& typed, Arguments& out) {
   option(bench, "--keep", typed.keep, "DURATION",
          "Leaves the sessions, which expire after it, 3s to 1h; without, they end");
   option(bench, "--ttl", typed.ttl, "DURATION", "Of sessions that --hold keeps (default 15s)");
+  option(of("audit"), "-n,--lines", typed.lines, "NUMBER",
+         "The last so many (default 20, with --since all)");
+  of("audit")->add_flag("--follow", out.follow, "Goes on with what comes, until interrupted");
+  option(of("audit"), "--address", out.address, "PREFIX", "Of addresses at or below it");
+  option(of("audit"), "--session", out.session, "ID", "Of a session and what it holds");
+  option(of("audit"), "--since", typed.since, "DURATION", "Those not older");
+  option(of("audit"), "--expect", out.expect, "EPOCH:NUMBER:HASH",
+         "With verify: what it printed last once, kept elsewhere");
 
   CLI::App* verb = of("register");
   verb->add_flag("--static", out.is_static, "Writes a record that lives until withdrawn; returns");
@@ -309,8 +322,9 @@ Status ConvertBench(const Typed& typed, Arguments::Bench& out) {
 
 Status Convert(const Typed& typed, Arguments& out) {
   if (typed.directory) out.directory = {*typed.directory};
-  const std::string timeout =
-      typed.timeout.value_or(out.verb == "snapshot" ? kSnapshotTimeout : kTimeout);
+  const bool reads_all = out.verb == "snapshot" || (out.verb == "audit" && !out.words.empty() &&
+                                                    out.words.front() == "verify");
+  const std::string timeout = typed.timeout.value_or(reads_all ? kLongTimeout : kTimeout);
   DW_ASSIGN(out.timeout, NamedDuration("--timeout", timeout));
   if (out.timeout.count() == 0)
     return {Code::kInvalid, "--timeout " + Shown(timeout) + " must be more than 0"};
@@ -322,6 +336,12 @@ Status Convert(const Typed& typed, Arguments& out) {
   DW_ASSIGN(out.weight, ParseNumber<uint32_t>("--weight", typed.weight, 0, limits::kWeightMost));
   DW_ASSIGN(out.count, ParseNumber<uint64_t>("--count", typed.count, 0, 1'000'000'000'000));
   DW_RETURN_IF_ERROR(ConvertBench(typed, out.bench));
+  if (typed.lines) {
+    DW_ASSIGN(out.lines, ParseNumber<uint64_t>("-n", *typed.lines, 0, 1'000'000));
+  }
+  if (typed.since) {
+    DW_ASSIGN(out.since, NamedDuration("--since", *typed.since));
+  }
   if (typed.max_stale) {
     DW_ASSIGN(out.max_stale, NamedDuration("--max-stale", *typed.max_stale));
   }
@@ -446,6 +466,7 @@ CommandShape ShapeOfDw() {
     if (verb.name == "completion") verb.choices.assign(std::begin(kShells), std::end(kShells));
     if (verb.name == "snapshot") verb.choices = {"save", "verify"};
     if (verb.name == "bench") verb.choices = {"fill"};
+    if (verb.name == "audit") verb.choices = {"tail", "verify"};
     verb.takes_file = verb.name == "import";
     command.verbs.push_back(std::move(verb));
   }

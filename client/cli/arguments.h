@@ -55,6 +55,10 @@ struct Arguments {
     bool hold = false;
     std::optional<std::chrono::milliseconds> keep;
   } bench;
+  bool follow = false;
+  std::string address, session, expect;  ///< of audit, as they were typed
+  std::optional<uint64_t> lines;
+  std::optional<std::chrono::milliseconds> since;
 };
 
 /// Parses the command line. The text of --help or --version goes to `help`. kInvalid: one line.

@@ -1,7 +1,5 @@
 #include <algorithm>
 #include <cctype>
-#include <cstdio>
-#include <ctime>
 #include <map>
 #include <nlohmann/json.hpp>
 
@@ -14,19 +12,6 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 using Entry = pb::HistoryResponse::Entry;
-
-// `2026-01-31T12:00:00.123Z`; `-` where nobody noted it.
-std::string TimeText(int64_t wall_ms) {
-  if (wall_ms <= 0) return "-";
-  const std::time_t seconds = wall_ms / 1000;
-  std::tm parts{};
-  char text[32];
-  if (::gmtime_r(&seconds, &parts) == nullptr) return "-";
-  const size_t size = std::strftime(text, sizeof text, "%Y-%m-%dT%H:%M:%S", &parts);
-  char fraction[8];
-  std::snprintf(fraction, sizeof fraction, ".%03dZ", static_cast<int>(wall_ms % 1000));
-  return std::string(text, size) + fraction;
-}
 
 std::string Lower(std::string text) {
   std::transform(text.begin(), text.end(), text.begin(),

@@ -36,6 +36,7 @@ constexpr Verb kVerbs[] = {
     {"doctor", Doctor},
     {"bench", Bench},
     {"completion", ShowCompletion},
+    {"audit", Audit},
 };
 
 bool AsksDirectory(const Arguments& arguments) {

@@ -1,6 +1,8 @@
 #include "render.h"
 
 #include <algorithm>
+#include <cstdio>
+#include <ctime>
 #include <nlohmann/json.hpp>
 
 namespace datawire::cli {
@@ -285,6 +287,28 @@ std::string Printable(std::string_view text) {
 
 std::string PrintableBody(std::string_view text) {
   return Escaped(text, false);
+}
+
+std::string TimeText(int64_t wall_ms) {
+  if (wall_ms <= 0) return "-";
+  const std::time_t seconds = wall_ms / 1000;
+  std::tm parts{};
+  char text[32];
+  if (::gmtime_r(&seconds, &parts) == nullptr) return "-";
+  const size_t size = std::strftime(text, sizeof text, "%Y-%m-%dT%H:%M:%S", &parts);
+  char fraction[8];
+  std::snprintf(fraction, sizeof fraction, ".%03dZ", static_cast<int>(wall_ms % 1000));
+  return std::string(text, size) + fraction;
+}
+
+std::string Hex(std::string_view bytes) {
+  static constexpr char kDigits[] = "0123456789abcdef";
+  std::string out;
+  for (const char c : bytes) {
+    out += kDigits[static_cast<unsigned char>(c) >> 4];
+    out += kDigits[c & 15];
+  }
+  return out;
 }
 
 }  // namespace datawire::cli

@@ -29,6 +29,9 @@ nlohmann::ordered_json ToJson(const Endpoint& endpoint);
 /// The documented shape.
 nlohmann::ordered_json ToJson(const Answer& answer);
 bool IsJson(Format format);
+/// `2026-01-31T12:00:00.123Z`; `-` where nobody noted it.
+std::string TimeText(int64_t wall_ms);
+std::string Hex(std::string_view bytes);
 /// `EXPIRED`
 std::string ReasonName(pb::Reason reason);
 /// One line, without its end.

@@ -13,16 +13,6 @@ using Shown = pb::ListSessionsResponse::Session;
 
 constexpr size_t kIdDigits = 32;
 
-std::string Hex(std::string_view bytes) {
-  static constexpr char kDigits[] = "0123456789abcdef";
-  std::string out;
-  for (const char c : bytes) {
-    out += kDigits[static_cast<unsigned char>(c) >> 4];
-    out += kDigits[c & 15];
-  }
-  return out;
-}
-
 std::string StateText(const Shown& session) {
   if (session.ended()) return "ended";
   if (!pb::EndpointState_IsValid(session.state())) return "unknown";

@@ -32,6 +32,7 @@ Result<int> ShowCompletion(Session& session);
 Result<int> Export(Session& session);
 Result<int> Import(Session& session);
 Result<int> Snapshot(Session& session);
+Result<int> Audit(Session& session);
 Result<int> Doctor(Session& session);
 Result<int> Bench(Session& session);
 Result<int> ShowVersion(Session& session);

@@ -3,6 +3,7 @@
 #include <filesystem>
 #include <system_error>
 
+#include "core/audit.h"
 #include "core/drain.h"
 #include "core/explain.h"
 #include "core/export.h"
@@ -37,6 +38,7 @@ class Core final : public Directory {
         list_(ground_),
         export_(ground_),
         snapshots_(ground_),
+        audit_(ground_),
         started_(now) {}
   ~Core() override {
     resolve_->Stop();
@@ -119,6 +121,13 @@ class Core final : public Directory {
                       std::function<void(Result<pb::SnapshotResponse>)> done) override {
     snapshots_.Verify(request.directory(), std::move(done));
   }
+  Result<pb::AuditTailResponse> AuditTail(const pb::AuditTailRequest& request) override {
+    return directory::AuditTail(*ground_, request);
+  }
+  void AuditVerify(const pb::AuditVerifyRequest& request, std::function<bool()> go_on,
+                   std::function<void(Result<pb::AuditVerifyResponse>)> done) override {
+    audit_.Verify(request, std::move(go_on), std::move(done));
+  }
 
   std::unique_ptr<Tether> OpenTether(const Peer& peer, Stream& stream) override {
     return tethers_->OpenTether(peer, stream);
@@ -136,6 +145,7 @@ class Core final : public Directory {
     resolve_->Stop();
     drain_->Stop();
     snapshots_.Stop();
+    audit_.Stop();
   }
 
   Counters counters() const override {
@@ -169,6 +179,7 @@ class Core final : public Directory {
   ListVerb list_;
   ExportVerb export_;
   Snapshots snapshots_;
+  AuditCheckVerb audit_;
   const BootTime started_;
 };
 

@@ -62,8 +62,10 @@ class Tether {
 
 struct DirectoryOptions {
   std::string node_id;
-  std::string incarnation;  ///< one run of the process; random
-  uint64_t seed = 0;        ///< of ids and secrets in tests; 0: from the system
+  std::string incarnation;            ///< one run of the process; random
+  uint64_t seed = 0;                  ///< of ids and secrets in tests; 0: from the system
+  uint64_t audit_bytes = 1ull << 30;  ///< of the audit log that are kept
+  std::chrono::seconds audit_age = std::chrono::hours(24 * 30);  ///< and for how long
   QuotaOptions quotas;
 };
 
@@ -106,6 +108,12 @@ class Directory {
                         std::function<void(Result<pb::SnapshotResponse>)> done) = 0;
   virtual void VerifySnapshot(const pb::SnapshotRequest& request,
                               std::function<void(Result<pb::SnapshotResponse>)> done) = 0;
+
+  virtual Result<pb::AuditTailResponse> AuditTail(const pb::AuditTailRequest& request) = 0;
+  /// One at a time; `done` may run inside the call. Ends soon after `go_on`, which any thread may
+  /// call until `done` ran, turned false.
+  virtual void AuditVerify(const pb::AuditVerifyRequest& request, std::function<bool()> go_on,
+                           std::function<void(Result<pb::AuditVerifyResponse>)> done) = 0;
 
   /// The Stream outlives what is returned. kOverloaded with a retry-after when too many streams
   /// begin at once, or the peer's principal has its quota; a tether is told so by its first

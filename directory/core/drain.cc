@@ -56,6 +56,7 @@ Result<Plan> PlanDrain(const Ground& ground, const Actor& actor, const Address& 
     registration.set_drained_by(NameOf(actor.peer));
     registration.set_drained_wall_ms(WallMillis());
     registration.set_drain_op_id(actor.op_id);
+    registration.set_drained_peer(actor.peer.address);
     plan.op.guards.push_back({Guard::kModEquals, record.key, record.modified});
     plan.op.changes.push_back({false, record.key, registration.SerializeAsString()});
     return true;
@@ -133,7 +134,7 @@ void DrainVerb::Drain(const pb::DrainRequest& request, const Peer& peer, Done do
     });
   const auto held = ground_->view.RegistrationsOf(request.session_id());
   tethers_->DrainSession(
-      request.session_id(), request.undo(), NameOf(peer),
+      request.session_id(), request.undo(), peer,
       [then, done, count = held.ok() ? held->size() : 0](const Result<Revision>& result) {
         if (!result.ok()) return done(result.status());
         then(*result, count);

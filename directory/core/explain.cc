@@ -47,10 +47,10 @@ std::string SessionText(const Scene& scene, const Registration& registration) {
   }
   if (const auto record = scene.ground.view.Get(keys::SessionMark(id)); record.ok() && *record) {
     record::v1::SessionMark mark;
-    if (mark.ParseFromString((*record)->value))
-      return mark.state() == pb::ENDPOINT_STATE_SUSPECT
-                 ? "its session is suspect: no heartbeats, and the brake on expiry is on"
-                 : "its session is draining";
+    if (!mark.ParseFromString((*record)->value)) return "";
+    if (mark.state() == pb::ENDPOINT_STATE_SUSPECT)
+      return "its session is suspect: no heartbeats, and the brake on expiry is on";
+    if (mark.state() == pb::ENDPOINT_STATE_DRAINING) return "its session is draining";
   }
   return "";
 }

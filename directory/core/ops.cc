@@ -72,6 +72,7 @@ void PlanTombstone(const Ground& ground, const Actor& actor, const Record& recor
   ended->set_by(NameOf(actor.peer));
   ended->set_at_wall_ms(WallMillis());
   ended->set_op_id(actor.op_id);
+  ended->set_peer(actor.peer.address);
   plan->op.guards.push_back({Guard::kModEquals, record.key, record.modified});
   plan->op.changes.push_back({false, record.key, registration.SerializeAsString()});
   ++plan->removed;

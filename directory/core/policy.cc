@@ -57,6 +57,7 @@ Result<Plan> PlanPolicy(const Ground& ground, const Actor& actor, const CheckedP
     ended->set_by(NameOf(actor.peer));
     ended->set_at_wall_ms(WallMillis());
     ended->set_op_id(actor.op_id);
+    ended->set_peer(actor.peer.address);
     plan.op.frees_space = true;
   }
   plan.op.guards.push_back(record ? Guard{Guard::kModEquals, key, record->modified}

@@ -137,7 +137,7 @@ void Tethers::EndSession(const pb::EndSessionRequest& request, const Peer& peer,
         done(std::move(response));
       });
       // One that is ending already ends as it began to.
-      table_.Close(id, EndReason::kOperator, directory::NameOf(peer));
+      table_.Close(id, EndReason::kOperator, directory::NameOf(peer), peer.address);
       Flush(after);
     }
   }
@@ -155,8 +155,7 @@ void Tethers::AnswerEnds(const std::string& id, const Result<Revision>& result, 
   ends_.erase(it);
 }
 
-void Tethers::DrainSession(const std::string& id, bool undo, const std::string& by,
-                           RevisionCall done) {
+void Tethers::DrainSession(const std::string& id, bool undo, const Peer& peer, RevisionCall done) {
   Status refused;
   After after;
   {
@@ -171,7 +170,7 @@ void Tethers::DrainSession(const std::string& id, bool undo, const std::string& 
       refused.set_retry_after(std::chrono::seconds(1));
     } else {
       ops_[id].drain_calls.push_back(done);
-      table_.SetDraining(id, !undo, by);
+      table_.SetDraining(id, !undo, directory::NameOf(peer), peer.address);
       if (SessionTable::Wanted(*session) == session->marked && !session->marking)
         AnswerDrains(id, ground_->view.Applied(), after);
       Flush(after);

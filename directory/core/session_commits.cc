@@ -54,10 +54,12 @@ void Tethers::ProposeEnd(const Session& session) {
     case EndReason::kClosed:
       ended.set_reason(pb::REASON_CLOSED);
       ended.set_by(NameOf({session.record.peer(), session.record.identity()}));
+      ended.set_peer(session.record.peer());
       break;
     case EndReason::kOperator:
       ended.set_reason(pb::REASON_ENDED);
       ended.set_by(session.ended_by);
+      ended.set_peer(session.ended_peer);
   }
   ended.set_at_wall_ms(WallMillis());
   Op op;
@@ -110,14 +112,20 @@ void Tethers::ProposeMark(const std::string& id, const Session& session) {
     mark.set_reason(pb::REASON_BRAKED);
     mark.set_by(ground_->options.node_id);
     mark.set_draining(wanted == SessionMark::kSuspectDraining);
-  } else {
+  } else if (wanted == SessionMark::kDraining) {
     mark.set_state(pb::ENDPOINT_STATE_DRAINING);
     mark.set_reason(pb::REASON_DRAINED);
     mark.set_by(session.drained_by);
+    mark.set_peer(session.drained_peer);
+  } else if (session.marked == SessionMark::kSuspect) {  // its holder was seen again
+    mark.set_by(NameOf({session.record.peer(), session.record.identity()}));
+    mark.set_peer(session.record.peer());
+  } else {
+    mark.set_by(session.drained_by);
+    mark.set_peer(session.drained_peer);
   }
   mark.set_at_wall_ms(WallMillis());
-  const bool erase = wanted == SessionMark::kNone;
-  op.changes.push_back({erase, keys::SessionMark(id), erase ? "" : mark.SerializeAsString()});
+  op.changes.push_back({false, keys::SessionMark(id), mark.SerializeAsString()});
   op.frees_space = true;
   auto self = shared_from_this();
   ground_->log.Propose(

@@ -74,10 +74,11 @@ SessionTable::Verdict SessionTable::MayResume(const std::string& id,
 }
 
 uint64_t SessionTable::Resumed(const std::string& id, uint64_t attach_number, uint64_t modified,
-                               uint64_t stream, BootTime now) {
+                               uint64_t stream, BootTime now, const std::string& peer) {
   Session* session = Mutable(id);
   if (session == nullptr) return 0;
   session->record.set_attach_number(attach_number);
+  session->record.set_peer(peer);
   session->modified = modified;
   Seen(*session, now);
   return std::exchange(session->stream, stream);
@@ -110,20 +111,24 @@ void SessionTable::Lost(const std::string& id, uint64_t stream) {
   if (session != nullptr && session->stream == stream) session->stream = 0;
 }
 
-void SessionTable::SetDraining(const std::string& id, bool draining, const std::string& by) {
+void SessionTable::SetDraining(const std::string& id, bool draining, const std::string& by,
+                               const std::string& peer) {
   Session* session = Mutable(id);
   if (session == nullptr) return;
   session->draining = draining;
   session->drained_by = by;
+  session->drained_peer = peer;
   WantMark(*session);
 }
 
-void SessionTable::Close(const std::string& id, EndReason why, const std::string& by) {
+void SessionTable::Close(const std::string& id, EndReason why, const std::string& by,
+                         const std::string& peer) {
   Session* session = Mutable(id);
   if (session == nullptr || session->ending) return;
   due_.erase({session->deadline, id});
   session->ending = why;
   session->ended_by = by;
+  session->ended_peer = peer;
   ends_.insert(id);
 }
 

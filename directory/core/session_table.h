@@ -30,8 +30,8 @@ struct Session {
   SessionMark marked = SessionMark::kNone;  ///< as committed
   bool marking = false;                     ///< a commit of the mark is in flight
   std::optional<EndReason> ending;          ///< wanted, perhaps in flight: that commit decides
-  std::string drained_by;                   ///< who asked for it
-  std::string ended_by;                     ///< kOperator: who wants it
+  std::string drained_by, drained_peer;     ///< who asked for it, or for its end
+  std::string ended_by, ended_peer;         ///< kOperator: who wants it
 };
 
 /// Lives and deaths of the sessions of this node: TTLs, grace, fencing, the brake on mass expiry
@@ -52,7 +52,7 @@ class SessionTable {
                     const std::string& identity, uint64_t attach_number) const;
   /// A resume was committed. Returns the stream that is fenced by it, 0 if none.
   uint64_t Resumed(const std::string& id, uint64_t attach_number, uint64_t modified,
-                   uint64_t stream, BootTime now);
+                   uint64_t stream, BootTime now, const std::string& peer = "");
 
   /// Time since the session was last seen. Nothing: not the holder's stream, or its end is being
   /// committed (if that fails, the heartbeat has counted).
@@ -60,8 +60,10 @@ class SessionTable {
                                                BootTime now);
   /// The stream is gone; the session lives on until its deadline.
   void Lost(const std::string& id, uint64_t stream);
-  void SetDraining(const std::string& id, bool draining, const std::string& by = "");
-  void Close(const std::string& id, EndReason why = EndReason::kClosed, const std::string& by = "");
+  void SetDraining(const std::string& id, bool draining, const std::string& by = "",
+                   const std::string& peer = "");
+  void Close(const std::string& id, EndReason why = EndReason::kClosed, const std::string& by = "",
+             const std::string& peer = "");
 
   /// `healthy`: commits work. Unhealthy spans, and gaps between ticks of 1 s and more, do not count
   /// for any deadline; after 3 s of them on end every deadline is at least now + max(TTL, 60 s).

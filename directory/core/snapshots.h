@@ -1,13 +1,11 @@
 #pragma once
 
-#include <atomic>
 #include <functional>
 #include <memory>
-#include <mutex>
 #include <string>
-#include <thread>
 
 #include "core/ground.h"
+#include "core/long_job.h"
 
 namespace datawire::directory {
 
@@ -18,22 +16,15 @@ class Snapshots {
   using Done = std::function<void(Result<pb::SnapshotResponse>)>;
 
   explicit Snapshots(std::shared_ptr<Ground> ground) : ground_(std::move(ground)) {}
-  ~Snapshots() { Stop(); }
 
   void Save(const std::string& directory, Done done);
   void Verify(const std::string& directory, Done done);
   /// Ends what verifies, waits for what is being made; later ones are refused.
-  void Stop();
+  void Stop() { job_.Stop(); }
 
  private:
-  using Job = std::function<Result<pb::SnapshotResponse>()>;
-  void Start(Job job, Done done);
-
   const std::shared_ptr<Ground> ground_;
-  std::mutex mu_;
-  std::thread thread_;  // by mu_
-  bool busy_ = false;   // by mu_
-  std::atomic<bool> stopping_{false};
+  LongJob job_{"another snapshot is being made or verified"};
 };
 
 }  // namespace datawire::directory

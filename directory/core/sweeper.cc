@@ -28,6 +28,9 @@ void Sweeper::Tick(BootTime now, BootTime healthy_clock) {
            healthy_clock - moments_[1].healthy >= limits::kLastEndpointLife)
       moments_.pop_front();
     if (tombstones_ > 0) ground_->view.TrimHistory(tombstones_);
+    const auto& options = ground_->options;
+    ground_->view.TrimAudit(options.audit_bytes,
+                            WallMillis() - std::chrono::milliseconds(options.audit_age).count());
   }
   if (in_flight_ > 0 || !ground_->log.Fresh().healthy) return;
   if (last_endpoints_ > 0) EndLastEndpoints(last_endpoints_);

@@ -9,7 +9,8 @@
 namespace datawire::directory {
 
 /// What ages: tombstones and history after 10 min, kept last endpoints after 5 min of the node's
-/// healthy time; a restart starts both anew. Tick is bound to the ticking thread.
+/// healthy time; a restart starts both anew. The audit log by its size and the times in it.
+/// Tick is bound to the ticking thread.
 class Sweeper : public std::enable_shared_from_this<Sweeper> {
  public:
   explicit Sweeper(std::shared_ptr<Ground> ground) : ground_(std::move(ground)) {}

@@ -206,7 +206,7 @@ void Tethers::OnDrain(const Line& line, const pb::TetherRequest::Drain& drain, A
     return;
   }
   ops.drains.emplace_back(drain.op_id(), line);
-  table_.SetDraining(line->session_id, !drain.undo(), NameOf(line->peer));
+  table_.SetDraining(line->session_id, !drain.undo(), NameOf(line->peer), line->peer.address);
   if (SessionTable::Wanted(*session) == session->marked && !session->marking)
     AnswerDrains(line->session_id, ground_->view.Applied(), after);
 }

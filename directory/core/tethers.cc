@@ -93,7 +93,7 @@ Result<std::shared_ptr<Tethers>> Tethers::Open(std::shared_ptr<Ground> ground, B
     if (!mark.ParseFromString(record.value))
       bad = {Code::kCorrupt, "a session mark does not parse"};
     SessionMark& held = marks[record.key.substr(2)];
-    held = SessionMark::kDraining;
+    if (mark.state() == pb::ENDPOINT_STATE_DRAINING) held = SessionMark::kDraining;
     if (mark.state() == pb::ENDPOINT_STATE_SUSPECT)
       held = mark.draining() ? SessionMark::kSuspectDraining : SessionMark::kSuspect;
     return bad.ok();
@@ -288,6 +288,7 @@ void Tethers::Resume(const Line& line, const pb::TetherRequest::Hello& hello, in
       record.set_owner_incarnation(ground_->options.incarnation);
       record.set_attach_number(hello.attach_number());
       record.set_peer(line->peer.address);
+      record.set_resumed_wall_ms(WallMillis());
       op.guards.push_back({Guard::kModEquals, keys::Session(id), session.modified});
       op.changes.push_back({false, keys::Session(id), record.SerializeAsString()});
       op.frees_space = true;  // takes none, and a refusal would end who is alive
@@ -314,8 +315,9 @@ void Tethers::Resumed(const Line& line, const pb::TetherRequest::Hello& hello, i
       EndLine(line, outcome.status, "", 0, after);
     } else {
       const bool here = line->state == TetherLine::kOpening;
-      const uint64_t former = table_.Resumed(id, hello.attach_number(), outcome.at.number,
-                                             here ? line->id : 0, ground_->now());
+      const uint64_t former =
+          table_.Resumed(id, hello.attach_number(), outcome.at.number, here ? line->id : 0,
+                         ground_->now(), line->peer.address);
       ++ground_->counts.sessions_resumed;
       if (const auto it = lines_.find(former); it != lines_.end())
         EndLine(it->second, {Code::kFenced, "the session was resumed elsewhere"}, "",

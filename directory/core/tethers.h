@@ -44,7 +44,7 @@ class Tethers : public std::enable_shared_from_this<Tethers> {
                   std::function<void(Result<pb::EndSessionResponse>)> done);
   Result<pb::ReleaseBrakeResponse> ReleaseBrake();
   using RevisionCall = std::function<void(Result<Revision>)>;
-  void DrainSession(const std::string& id, bool undo, const std::string& by, RevisionCall done);
+  void DrainSession(const std::string& id, bool undo, const Peer& peer, RevisionCall done);
   /// The clock of sessions, which stands still while the node is not healthy.
   BootTime healthy_clock() const;
 

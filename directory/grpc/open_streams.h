@@ -32,12 +32,15 @@ enum class Verb {
   kDrain,
   kHistory,
   kExport,
-  kSnapshot
+  kSnapshot,
+  kAuditTail,
+  kAuditVerify
 };
-inline constexpr std::array<std::string_view, 18> kVerbNames = {
-    "resolve",     "subscribe",     "tether", "register",   "withdraw",   "list",
-    "watch",       "explain",       "status", "set_policy", "get_policy", "list_sessions",
-    "end_session", "release_brake", "drain",  "history",    "export",     "snapshot"};
+inline constexpr std::array<std::string_view, 20> kVerbNames = {
+    "resolve",    "subscribe",     "tether",      "register",      "withdraw",
+    "list",       "watch",         "explain",     "status",        "set_policy",
+    "get_policy", "list_sessions", "end_session", "release_brake", "drain",
+    "history",    "export",        "snapshot",    "audit_tail",    "audit_verify"};
 
 /// Finished calls and streams by verb and code. Thread-safe.
 class CallCounts {

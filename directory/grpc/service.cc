@@ -215,9 +215,12 @@ using RawSessions =
 template <typename Base>
 using RawBackup = pb::Admin::WithRawCallbackMethod_Export<pb::Admin::WithRawCallbackMethod_Snapshot<
     pb::Admin::WithRawCallbackMethod_VerifySnapshot<Base>>>;
+template <typename Base>
+using RawAudit =
+    pb::Admin::WithRawCallbackMethod_AuditTail<pb::Admin::WithRawCallbackMethod_AuditVerify<Base>>;
 
-class AdminService final
-    : public pb::Admin::WithRawCallbackMethod_Status<RawSessions<RawBackup<pb::Admin::Service>>> {
+class AdminService final : public pb::Admin::WithRawCallbackMethod_Status<
+                               RawSessions<RawBackup<RawAudit<pb::Admin::Service>>>> {
  public:
   explicit AdminService(Shared& shared) : shared_(shared) {}
 
@@ -259,6 +262,26 @@ class AdminService final
         shared_, Verb::kSnapshot, context, request, response,
         [this](const pb::SnapshotRequest& parsed, auto done) {
           shared_.directory.VerifySnapshot(parsed, std::move(done));
+        });
+  }
+
+  grpc::ServerUnaryReactor* AuditTail(CallbackServerContext* context, const ByteBuffer* request,
+                                      ByteBuffer* response) override {
+    return Unary<pb::AuditTailResponse, pb::AuditTailRequest>(
+        shared_, Verb::kAuditTail, context, request, response,
+        [this](const pb::AuditTailRequest& parsed, const auto& done) {
+          done(shared_.directory.AuditTail(parsed));
+        });
+  }
+
+  grpc::ServerUnaryReactor* AuditVerify(CallbackServerContext* context, const ByteBuffer* request,
+                                        ByteBuffer* response) override {
+    return Unary<pb::AuditVerifyResponse, pb::AuditVerifyRequest>(
+        shared_, Verb::kAuditVerify, context, request, response,
+        [this, context](const pb::AuditVerifyRequest& parsed, auto done) {
+          // Cancelled also by its deadline. The context lives until `done` ran.
+          shared_.directory.AuditVerify(
+              parsed, [context] { return !context->IsCancelled(); }, std::move(done));
         });
   }
 

@@ -3,6 +3,11 @@
 #include <google/protobuf/io/coded_stream.h>
 #include <google/protobuf/io/zero_copy_stream_impl_lite.h>
 #include <google/protobuf/message_lite.h>
+#include <openssl/evp.h>
+
+#include <algorithm>
+
+#include "datawire/assert.h"
 
 namespace datawire::directory {
 namespace {
@@ -13,6 +18,15 @@ void AppendNumber(uint64_t value, int bytes, std::string* out) {
 }
 
 }  // namespace
+
+Sha256Digest DigestOf(std::string_view bytes) {
+  // Fetched once: looking the algorithm up costs more than the hash.
+  static const EVP_MD* const sha256 = EVP_MD_fetch(nullptr, "SHA256", nullptr);
+  Sha256Digest out;
+  DW_ASSERT(::EVP_Digest(bytes.data(), bytes.size(), reinterpret_cast<unsigned char*>(out.data()),
+                         nullptr, sha256, nullptr) == 1);
+  return out;
+}
 
 void AppendU16(uint16_t value, std::string* out) {
   AppendNumber(value, 2, out);
@@ -38,6 +52,13 @@ std::string_view Reader::Bytes(size_t count) {
   }
   const std::string_view out = in_.substr(0, count);
   in_.remove_prefix(count);
+  return out;
+}
+
+AuditHash Reader::Hash() {
+  AuditHash out{};
+  const std::string_view bytes = Bytes(out.size());
+  std::copy(bytes.begin(), bytes.end(), out.begin());
   return out;
 }
 
@@ -68,8 +89,9 @@ Result<Record> DecodeRecord(std::string key, std::string_view stored) {
 std::string EncodeApplied(const AppliedState& state) {
   std::string out;
   for (uint64_t n : {state.at.epoch, state.at.number, state.registrations, state.addresses,
-                     state.sessions, state.history_bytes})
+                     state.sessions, state.history_bytes, state.audit_bytes, state.audit_wall_ms})
     AppendU64(n, &out);
+  out.append(state.audit_hash.data(), state.audit_hash.size());
   return out;
 }
 
@@ -82,6 +104,10 @@ Result<AppliedState> DecodeApplied(std::string_view stored) {
   out.addresses = in.U64();
   out.sessions = in.U64();
   out.history_bytes = in.U64();
+  if (in.ok() && in.rest().empty()) return out;  // written before there was an audit log
+  out.audit_bytes = in.U64();
+  out.audit_wall_ms = in.U64();
+  out.audit_hash = in.Hash();
   if (!in.ok()) return CorruptValue("m/applied");
   return out;
 }
@@ -99,6 +125,24 @@ Result<HistoryFloor> DecodeFloor(std::string_view stored) {
   out.revision = in.U64();
   out.bytes = in.U64();
   if (!in.ok()) return CorruptValue("m/history");
+  return out;
+}
+
+std::string EncodeAuditFloor(const AuditFloor& floor) {
+  std::string out;
+  AppendU64(floor.revision, &out);
+  AppendU64(floor.bytes, &out);
+  out.append(floor.hash.data(), floor.hash.size());
+  return out;
+}
+
+Result<AuditFloor> DecodeAuditFloor(std::string_view stored) {
+  Reader in(stored);
+  AuditFloor out;
+  out.revision = in.U64();
+  out.bytes = in.U64();
+  out.hash = in.Hash();
+  if (!in.ok()) return CorruptValue("m/audit");
   return out;
 }
 

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <map>
 #include <memory>
@@ -18,6 +19,11 @@ namespace datawire::directory {
 /// Stored values, as FORMAT.md has them. Integers are big-endian.
 inline constexpr uint32_t kFormat = 1;
 
+using Sha256Digest = std::array<char, 32>;
+Sha256Digest DigestOf(std::string_view bytes);
+/// Of the audit's chain up to a revision; zeros before the first.
+using AuditHash = Sha256Digest;
+
 void AppendU16(uint16_t value, std::string* out);
 void AppendU32(uint32_t value, std::string* out);
 void AppendU64(uint64_t value, std::string* out);
@@ -31,6 +37,7 @@ class Reader {
   uint32_t U32() { return static_cast<uint32_t>(Number(4)); }
   uint64_t U64() { return Number(8); }
   std::string_view Bytes(size_t count);
+  AuditHash Hash();
   std::string_view rest() const { return in_; }
   bool ok() const { return ok_; }
 
@@ -48,6 +55,9 @@ struct AppliedState {
   Revision at;
   uint64_t registrations = 0, addresses = 0, sessions = 0;
   uint64_t history_bytes = 0;  ///< ever written; the floor's figure taken off gives what is kept
+  uint64_t audit_bytes = 0;    ///< as well
+  uint64_t audit_wall_ms = 0;  ///< the latest time that an entry ever noted
+  AuditHash audit_hash{};      ///< of the last revision with an entry
 };
 std::string EncodeApplied(const AppliedState& state);
 Result<AppliedState> DecodeApplied(std::string_view stored);
@@ -59,6 +69,15 @@ struct HistoryFloor {
 };
 std::string EncodeFloor(const HistoryFloor& floor);
 Result<HistoryFloor> DecodeFloor(std::string_view stored);
+
+/// Value of m/audit: entries up to and with this revision are gone.
+struct AuditFloor {
+  uint64_t revision = 0;
+  uint64_t bytes = 0;  ///< AppliedState::audit_bytes as it was there
+  AuditHash hash{};    ///< of the last of them
+};
+std::string EncodeAuditFloor(const AuditFloor& floor);
+Result<AuditFloor> DecodeAuditFloor(std::string_view stored);
 
 /// Value of k/: what became of a registration whose session has ended.
 struct OrphanState {

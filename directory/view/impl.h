@@ -59,6 +59,8 @@ struct View::Impl {
   std::mutex history_mutex;
   HistoryFloor floor;  // by history_mutex
 
+  std::mutex audit_mutex;  // one trim at a time
+
   // Sweeps begin here, past the erased beginnings of the queues. By sweep_mutex.
   mutable std::mutex sweep_mutex;
   mutable uint64_t tombstones_from = 0, last_endpoints_from = 0;

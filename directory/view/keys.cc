@@ -1,8 +1,5 @@
 #include "view/keys.h"
 
-#include <openssl/evp.h>
-
-#include "datawire/assert.h"
 #include "view/encoding.h"
 
 namespace datawire::directory::keys {
@@ -49,11 +46,7 @@ std::string InstanceOf(const std::string& identity, bool is_static, const std::s
   input += is_static ? "static" : "session";
   input += '\0';
   input += url;
-  // Fetched once: looking the algorithm up costs more than the hash.
-  static const EVP_MD* const sha256 = EVP_MD_fetch(nullptr, "SHA256", nullptr);
-  unsigned char digest[EVP_MAX_MD_SIZE];
-  DW_ASSERT(::EVP_Digest(input.data(), input.size(), digest, nullptr, sha256, nullptr) == 1);
-  return std::string(reinterpret_cast<const char*>(digest), 16);
+  return std::string(DigestOf(input).data(), 16);
 }
 
 std::string Row(const Address& address) {
@@ -103,6 +96,12 @@ std::string Sweep(Queue queue, uint64_t since, std::string_view key) {
 
 std::string History(uint64_t revision) {
   std::string out = "h/";
+  AppendU64(revision, &out);
+  return out;
+}
+
+std::string Audit(uint64_t revision) {
+  std::string out = "j/";
   AppendU64(revision, &out);
   return out;
 }

@@ -28,6 +28,7 @@ std::string InstanceOf(const std::string& identity, bool is_static, const std::s
 inline constexpr char kAuthority[] = "m/epoch";
 inline constexpr char kApplied[] = "m/applied";
 inline constexpr char kHistoryFloor[] = "m/history";
+inline constexpr char kAuditFloor[] = "m/audit";
 std::string Row(const Address& address);         ///< r/: what the address itself matches
 std::string SubtreeRow(const Address& address);  ///< u/: what addresses below it match
 std::string Domain(std::string_view domain);     ///< y/
@@ -41,6 +42,7 @@ std::string OrphansTo(const Address& address);
 enum class Queue : char { kTombstones = 't', kLastEndpoints = 'l' };
 std::string Sweep(Queue queue, uint64_t since, std::string_view key);  ///< w/
 std::string History(uint64_t revision);                                ///< h/
+std::string Audit(uint64_t revision);                                  ///< j/
 /// True for keys that an op may write.
 bool IsRecord(std::string_view key);
 /// The first key after all that begin with `prefix`, which is not all \xff.

@@ -51,6 +51,17 @@ std::unique_ptr<rocksdb::Iterator> Reading::Range(const std::string& from,
   return it;
 }
 
+std::unique_ptr<rocksdb::Iterator> Reading::Walk(const std::string& from,
+                                                 const rocksdb::Slice* to) const {
+  rocksdb::ReadOptions options;
+  options.snapshot = snapshot;
+  options.iterate_upper_bound = to;
+  options.fill_cache = false;
+  std::unique_ptr<rocksdb::Iterator> it(db->NewIterator(options));
+  it->Seek(from);
+  return it;
+}
+
 EndpointState StateOf(Standing standing) {
   switch (standing) {
     case Standing::kUp:

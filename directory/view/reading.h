@@ -32,6 +32,8 @@ struct Reading {
   Result<std::optional<Record>> GetRecord(const std::string& key) const;
   /// Keys in [from, to), positioned at the first. `to` outlives the iterator.
   std::unique_ptr<rocksdb::Iterator> Range(const std::string& from, const rocksdb::Slice* to) const;
+  /// The same for a long walk over what is stored: it leaves the block cache to others.
+  std::unique_ptr<rocksdb::Iterator> Walk(const std::string& from, const rocksdb::Slice* to) const;
 };
 
 /// A RocksDB failure as a Status: no space is kOverloaded, corruption kCorrupt, else kUnavailable.

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "view/audit.h"
 #include "view/principal.h"
 
 namespace datawire::directory {
@@ -11,9 +12,9 @@ bool IsSubtree(const record::Registration& r) {
   return r.endpoint().match() == pb::MATCH_SUBTREE;
 }
 
-// Index, queues and history are only walked.
+// Index, queues, history and audit are only walked.
 bool ReadByKey(std::string_view key) {
-  return std::string_view("xwhm").find(key.front()) == std::string_view::npos;
+  return std::string_view("xwhjm").find(key.front()) == std::string_view::npos;
 }
 
 bool SameMark(const SessionFacts& a, const SessionFacts& b) {
@@ -38,6 +39,8 @@ Stager::Stager(rocksdb::DB& db, rocksdb::WriteBatchWithIndex& out, const Batch& 
 
 Status Stager::Run() {
   DW_RETURN_IF_ERROR(LoadBatch());
+  DW_ASSIGN(std::string audit, StageAudit(batch_, before_, &staged_.applied));
+  if (!audit.empty()) Put(keys::Audit(batch_.at.number), std::move(audit));
   WriteRecords();
   for (auto claim = claims_.begin(); claim != claims_.end();) {
     const Address address = *claim->second.address;

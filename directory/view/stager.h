@@ -23,7 +23,8 @@ struct StagedRevision {
   std::vector<std::pair<keys::Queue, uint64_t>> queued;
 };
 
-/// Derives, for one batch, everything that follows from it: rows, index, sweep queues, history.
+/// Derives, for one batch, everything that follows from it: rows, index, sweep queues,
+/// history, audit.
 /// Reads first what it was, writes the records, then compares. Pure but for reads of the store.
 /// `recent`, if given, holds what the store holds. Used once; thread-compatible.
 class Stager {

@@ -51,6 +51,10 @@ struct Published {
   std::string events;             ///< encoded datawire.record.v1.History; empty: none
 };
 
+struct AuditRevision;  // view/audit.h
+struct AuditCheck;
+struct AuditSeen;
+
 /// Key and revision of something a sweep is due for.
 struct Due {
   std::string key;        ///< of the record
@@ -151,12 +155,25 @@ class View final : public Applier {
   Result<std::vector<std::pair<Revision, std::string>>> History(Revision after,
                                                                 size_t most_bytes) const;
 
+  /// Each stored revision of the audit log from number `from` on, or from it backwards, until
+  /// `each` returns false. Returns the revision after which the log is whole.
+  Result<Revision> ScanAudit(uint64_t from, bool newest_first,
+                             const std::function<bool(const AuditRevision&)>& each) const;
+  /// Number of the first revision of the log with an entry not older than `wall_ms`.
+  Result<uint64_t> AuditSince(int64_t wall_ms) const;
+  /// Walks the whole chain: view/audit.h.
+  Result<AuditCheck> VerifyAudit(const std::optional<AuditSeen>& seen,
+                                 const std::function<bool()>& go_on) const;
+
   // Sweeping: queues kept while staging, both cut at `up_to` (a revision number), oldest first.
   std::vector<Due> DueTombstones(uint64_t up_to, size_t most) const;  ///< erase these records
   std::vector<Due> DueLastEndpoints(uint64_t up_to,
                                     size_t most) const;  ///< end these registrations
   /// Drops history at and before revision `up_to`; the byte bound is kept by Publish itself.
   void TrimHistory(uint64_t up_to);
+  /// Drops the beginning of the audit log: what is over `most_bytes`, and what is older than
+  /// `before_wall_ms`. What is left is still a chain.
+  void TrimAudit(uint64_t most_bytes, int64_t before_wall_ms);
 
   struct Counts {
     uint64_t registrations = 0, addresses = 0, sessions = 0;

@@ -2,6 +2,7 @@
 
 #include <rocksdb/db.h>
 
+#include "view/audit.h"
 #include "view/reading.h"
 
 namespace datawire::directory {
@@ -35,6 +36,7 @@ class Anew {
     Domains();
     Counts();
     Revisions();
+    Audit();
     return std::move(defects_);
   }
 
@@ -143,6 +145,25 @@ class Anew {
                          ", the store is at " + view_.Applied().ToString());
   }
 
+  // The chain of the audit log is whole, and each record that is there has its entry.
+  void Audit() {
+    const Reading reading{.db = &view_.db()};
+    const auto check = VerifyAudit(reading, {}, [] { return true; });
+    if (!check.ok() || check->broken)
+      defects_.push_back("audit log: " + (check.ok() ? "broken at " + check->broken->at.ToString() +
+                                                           ", " + check->broken->why
+                                                     : check.status().ToString()));
+    if (!check.ok()) return;
+    for (const auto& [key, value] : stored_) {
+      const auto record = DecodeRecord(key, value);
+      if (!keys::IsRecord(key) || !record.ok() || record->modified <= check->floor) continue;
+      const auto audit = stored_.find(keys::Audit(record->modified));
+      if (audit == stored_.end() || audit->second.find(key) == std::string::npos)
+        defects_.push_back("no audit entry: " + Shown(key) + " of revision " +
+                           std::to_string(record->modified));
+    }
+  }
+
   View& view_;
   const Stored stored_;
   std::map<std::string, Place> rows_, subtrees_;  // by store key
@@ -168,7 +189,8 @@ std::set<uint64_t> RevisionsIn(View& view) {
   const std::unique_ptr<rocksdb::Iterator> it(view.db().NewIterator({}));
   for (it->SeekToFirst(); it->Valid(); it->Next()) {
     const std::string key = it->key().ToString();
-    if (Begins(key, "h/")) out.insert(Reader(std::string_view(key).substr(2)).U64());
+    if (Begins(key, "h/") || Begins(key, "j/"))
+      out.insert(Reader(std::string_view(key).substr(2)).U64());
     if (!keys::IsRecord(key)) continue;
     const auto record = DecodeRecord(key, it->value().ToStringView());
     if (record.ok()) out.insert({record->created, record->modified});

@@ -10,7 +10,8 @@
 namespace datawire::directory {
 
 /// What contradicts itself in a store, one line each: rows, indexes, domains and counts that are
-/// not those which follow from its records; records or history newer than its revision.
+/// not those which follow from its records; records, history or audit newer than its revision; an
+/// audit log that is no chain, or lacks the entry of a record.
 std::vector<std::string> Contradictions(View& view);
 
 /// Revision numbers of which the store still has something: a record made or changed then, events.

@@ -172,11 +172,10 @@ void Oracle::TakeSession(const Record& put) {
 void Oracle::TakeMark(const Record* put, const std::string& key) {
   const auto it = sessions_.find(key.substr(2));
   if (it == sessions_.end()) return;
-  if (put == nullptr) {
-    it->second.mark.reset();
-  } else {
-    record::v1::SessionMark mark;
-    mark.ParseFromString(put->value);
+  record::v1::SessionMark mark;
+  if (put != nullptr) mark.ParseFromString(put->value);
+  it->second.mark.reset();
+  if (mark.state() != pb::ENDPOINT_STATE_UP) {
     it->second.mark = mark.state();
     if (scheduler_.tracing())
       scheduler_.Say("  marked " + NameOf(it->first) + " " + pb::EndpointState_Name(mark.state()));

@@ -109,7 +109,7 @@ TEST_F(HistoryVerbTest, TellsThatTheBrakeMadeThemSuspect) {
   const auto told = Told("//d/a");
   ASSERT_EQ(told.size(), 3u);
   EXPECT_EQ(told[1], "put suspect 5001 BRAKED by node-1");
-  EXPECT_EQ(told[2], "put up 5001") << "nobody noted who and when";
+  EXPECT_EQ(told[2], "put up 5001 by 127.0.0.1:1000");
 }
 
 TEST_F(HistoryVerbTest, OfWhatIsOlderThanItTellsWhatIsStillThere) {
