@@ -8,7 +8,7 @@ namespace datawire::directory {
 namespace {
 
 constexpr size_t kBatch = 100;  // a tick; 1,000 records a second
-constexpr std::chrono::seconds kMomentEvery{1};
+constexpr std::chrono::seconds kMomentEvery{1}, kAuditEvery{10};
 
 }  // namespace
 
@@ -28,6 +28,9 @@ void Sweeper::Tick(BootTime now, BootTime healthy_clock) {
            healthy_clock - moments_[1].healthy >= limits::kLastEndpointLife)
       moments_.pop_front();
     if (tombstones_ > 0) ground_->view.TrimHistory(tombstones_);
+  }
+  if (now - audit_looked_at_ >= kAuditEvery) {
+    audit_looked_at_ = now;
     const auto& options = ground_->options;
     ground_->view.TrimAudit(options.audit_bytes,
                             WallMillis() - std::chrono::milliseconds(options.audit_age).count());

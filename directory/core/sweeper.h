@@ -29,7 +29,7 @@ class Sweeper : public std::enable_shared_from_this<Sweeper> {
   std::shared_ptr<Ground> ground_;
   std::deque<Moment>
       moments_;  // at most one a second, of a new revision, for 10 min of either time
-  BootTime looked_at_{};
+  BootTime looked_at_{}, audit_looked_at_{};
   uint64_t tombstones_ = 0, last_endpoints_ = 0;  // revision numbers up to which each is due
   std::atomic<size_t> in_flight_{0};
 };

@@ -58,11 +58,18 @@ void View::TrimAudit(uint64_t most_bytes, int64_t before_wall_ms) {
   // An eighth of slack: trimming is rare.
   const bool too_much = written - floor->bytes > most_bytes + most_bytes / 8;
   const uint64_t must_go = too_much ? written - most_bytes : 0;
-  const uint64_t first =
-      FirstAudited(reading, floor->revision, impl_->applied.load(),
-                   [&](const AuditRevision& revision, uint64_t size) {
-                     return revision.bytes - size >= must_go && revision.wall_ms >= before_wall_ms;
-                   });
+  const auto kept = [&](const AuditRevision& revision, uint64_t size) {
+    return revision.bytes - size >= must_go && revision.wall_ms >= before_wall_ms;
+  };
+  {
+    const std::string to = "j0";
+    const rocksdb::Slice upper(to);
+    const auto oldest = reading.Range(keys::Audit(floor->revision + 1), &upper);
+    if (!oldest->Valid()) return;
+    const auto revision = DecodeAudit(oldest->value().ToStringView());
+    if (!revision || kept(*revision, oldest->key().size() + oldest->value().size())) return;
+  }
+  const uint64_t first = FirstAudited(reading, floor->revision, impl_->applied.load(), kept);
   const std::string end = keys::Audit(first);
   const rocksdb::Slice upper(end);
   auto last = reading.Range("j/", &upper);
