@@ -228,7 +228,7 @@ TEST_F(AuditTest, EachOf500EditsIsFound) {
     ASSERT_NE(value, "");
     std::string what;
     uint64_t first = number;
-    switch (round % 7) {
+    switch (round % 8) {
       case 0:
       case 1: {
         std::string changed = value;
@@ -257,6 +257,19 @@ TEST_F(AuditTest, EachOf500EditsIsFound) {
         for (uint64_t n = number; n <= 40; ++n) edit(keys::Audit(n), "");
         what = "end cut off";
         break;
+      case 6: {  // and its own hash computed anew, but not those after it
+        std::string changed = value;
+        changed.back() ^= 1;
+        const AuditHash former = number == 6 ? DecodeAuditFloor(Stored(keys::kAuditFloor))->hash
+                                             : DecodeAudit(Stored(keys::Audit(number - 1)))->hash;
+        std::copy(former.begin(), former.end(), changed.begin());
+        const AuditHash anew = DigestOf(changed);
+        std::copy(anew.begin(), anew.end(), changed.begin());
+        edit(key, changed);
+        first = std::min<uint64_t>(number + 1, 40);
+        what = "hashed anew";
+        break;
+      }
       default:
         edit(key, value.substr(0, 1 + below(value.size() - 1)));
         what = "shortened";
