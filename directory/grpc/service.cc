@@ -34,7 +34,7 @@ Executor* QueueOf(Shared& shared, const ByteBuffer& request) {
   if constexpr (std::is_same_v<Request, pb::ResolveRequest>) {
     if (request.Length() > limits::kSmallResolve) return &shared.executor;
   } else if constexpr (kIsOneOf<Request, pb::ListRequest, pb::HistoryRequest, pb::ExplainRequest,
-                                pb::ExportRequest, pb::ListSessionsRequest>) {
+                                pb::ExportRequest, pb::ListSessionsRequest, pb::AuditTailRequest>) {
     return &shared.pages;
   }
   return nullptr;
