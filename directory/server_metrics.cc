@@ -89,6 +89,8 @@ void AddFront(Metrics& to, const GrpcUse& use) {
   to.push_back(std::move(calls));
   AddLabelled(to, "datawire_grpc_streams", "Open streams, by verb", "verb",
               {{"tether", use.tethers}, {"subscribe", use.subscribes}, {"watch", use.watches}});
+  Add(to, "datawire_connections_refused_total", "Connections reset for lack of files, or room",
+      use.connections_refused);
   AddLabelled(to, "datawire_shed_total", "Calls refused or dropped because too many waited",
               "class", {{"resolve", use.resolves_shed}, {"list", use.lists_shed}});
 }

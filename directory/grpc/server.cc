@@ -11,8 +11,8 @@
 #include <thread>
 
 #include "datawire/limits.h"
+#include "grpc/acceptor.h"
 #include "grpc/service.h"
-#include "ops/bind_failure.h"
 
 namespace datawire::directory {
 namespace {
@@ -62,7 +62,8 @@ struct GrpcServer::Running {
   Shared shared;
   std::vector<std::unique_ptr<grpc::Service>> services;
   std::unique_ptr<grpc::Server> server;
-  int port = 0;
+  std::unique_ptr<grpc::experimental::ExternalConnectionAcceptor> connections;
+  std::unique_ptr<Acceptor> acceptor;
   std::optional<bool> serving;
   bool stopped = false;
 };
@@ -73,13 +74,21 @@ Result<std::unique_ptr<GrpcServer>> GrpcServer::Start(const HostPort& at, Direct
   grpc::EnableDefaultHealthCheckService(true);
   grpc::reflection::InitProtoReflectionServerBuilderPlugin();
   auto running = std::make_unique<Running>(directory);
+  DW_ASSIGN(running->acceptor, Acceptor::Listen(at));
   running->services = MakeServices(running->shared);
   grpc::ServerBuilder builder;
   SetLimits(builder);
   for (const auto& service : running->services) builder.RegisterService(service.get());
-  builder.AddListeningPort(at.ToString(), grpc::InsecureServerCredentials(), &running->port);
+  running->connections = builder.experimental().AddExternalConnectionAcceptor(
+      grpc::ServerBuilder::experimental_type::ExternalConnectionType::FROM_FD,
+      grpc::InsecureServerCredentials());
   running->server = builder.BuildAndStart();
-  if (running->server == nullptr || running->port == 0) return BindFailure(at);
+  if (running->server == nullptr) return Status(Code::kUnavailable, "gRPC does not start");
+  running->acceptor->Start([connections = running->connections.get()](int fd) {
+    grpc::experimental::ExternalConnectionAcceptor::NewConnectionParameters connection;
+    connection.fd = fd;
+    connections->HandleNewConnection(&connection);
+  });
   return std::unique_ptr<GrpcServer>(new GrpcServer(std::move(running)));
 }
 
@@ -90,7 +99,7 @@ GrpcServer::~GrpcServer() {
 }
 
 uint16_t GrpcServer::port() const {
-  return static_cast<uint16_t>(running_->port);
+  return running_->acceptor->port();
 }
 
 void GrpcServer::Tick(BootTime now, bool serving) {
@@ -116,6 +125,7 @@ GrpcUse GrpcServer::use() const {
   use.tethers = shared.streams.Count(Verb::kTether);
   use.subscribes = shared.streams.Count(Verb::kSubscribe);
   use.watches = shared.streams.Count(Verb::kWatch);
+  use.connections_refused = running_->acceptor->refused();
   use.resolves_shed = shared.executor.shed();
   use.lists_shed = shared.pages.shed();
   return use;
@@ -125,6 +135,7 @@ void GrpcServer::Stop() {
   if (std::exchange(running_->stopped, true)) return;
   running_->shared.streams.Stop(
       Status(Code::kUnavailable, "this server stops: reconnect, elsewhere if you can"));
+  running_->acceptor->Stop();
   running_->server->Shutdown(gpr_time_add(gpr_now(GPR_CLOCK_MONOTONIC),
                                           gpr_time_from_millis(kStopDeadlineMs, GPR_TIMESPAN)));
   running_->server.reset();

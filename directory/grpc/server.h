@@ -16,6 +16,7 @@ struct GrpcUse {
   };
   std::vector<Finished> finished;  ///< calls and streams, only where there were any
   uint64_t tethers = 0, subscribes = 0, watches = 0;
+  uint64_t connections_refused = 0;
   uint64_t resolves_shed = 0, lists_shed = 0;  ///< for lack of room or time
 };
 

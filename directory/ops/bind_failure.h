@@ -1,9 +1,17 @@
 #pragma once
 
+#include <cstdint>
+#include <vector>
+
 #include "datawire/endpoint_url.h"
 #include "datawire/result.h"
 
 namespace datawire::directory {
+
+/// Sockets that listen at `at`, one for each address it stands for, non-blocking; all on one port.
+/// kUnavailable as below. Whoever gets them closes them.
+Result<std::vector<int>> ListenAt(const HostPort& at);
+uint16_t PortOf(int socket);
 
 /// Whether a server could listen at `at` now. kUnavailable as below.
 Status TryBind(const HostPort& at);

@@ -1,7 +1,8 @@
-"""Quotas and the limit of open files, against the real server. Quotas do not hold on loopback, so this test runs in
+"""Quotas and the limits of connections and open files, against the real server. Quotas do not hold on loopback, so this test runs in
 a network of its own, in which a host has an address."""
 
 import os
+import socket
 import subprocess
 import sys
 import urllib.request
@@ -10,6 +11,40 @@ from harness import cases
 from harness.programs import Directory, Program, binary, dw, eventually
 
 HOST = "10.99.0.1"
+
+
+class Crowd:
+    """Connections that say nothing."""
+
+    def __init__(self, at, count):
+        host, port = at.rsplit(":", 1)
+        self.sockets, self.gone = [], 0
+        for _ in range(count):
+            try:
+                self.sockets.append(socket.create_connection((host, int(port)), timeout=5))
+                self.sockets[-1].setblocking(False)
+            except ConnectionResetError:
+                self.gone += 1
+
+    def reset(self):
+        """How many the server has reset."""
+        for one in list(self.sockets):
+            try:
+                one.recv(65536)
+            except BlockingIOError:
+                pass
+            except ConnectionResetError:
+                self.gone += 1
+                one.close()
+                self.sockets.remove(one)
+        return self.gone
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        for one in self.sockets:
+            one.close()
 
 
 def message(result):
@@ -47,6 +82,27 @@ class QuotaTest(cases.TestCase):
                 second = dw("watch", "//d", "--timeout", "2s", directory=here)
                 self.assertIn("1 watches and may hold 1 (--quota-watches)", message(second))
             eventually(lambda: "datawire_watchers 0" in metrics(directory), 10, "the watcher is gone")
+
+    def test_P21_connections_that_use_up_the_files_are_reset_and_the_server_lives_on(self):
+        with Program("/usr/bin/prlimit", "--nofile=300:300", binary("datawire-directory"), "--dev", "--listen",
+                     "127.0.0.1:0", "--http-listen", "127.0.0.1:0") as server:
+            at = server.wait_for_line(r"^ready grpc=(\S+)").group(1)
+            with Crowd(at, 600) as crowd:
+                eventually(lambda: crowd.reset() >= 300, 20, "those too many are reset")
+                answer = dw("register", "--static", "//d/a", "amqp://127.0.0.1:1", directory=at)
+                self.assertIn(answer.code, (0, 4), "done or not, but answered at once")
+            eventually(lambda: dw("register", "--static", "//d/a", "amqp://127.0.0.1:2", directory=at).code == 0, 20,
+                       "it serves again")
+            self.assertEqual(server.stop(), 0)
+
+    def test_P21_a_host_has_at_most_64_connections_and_loopback_more(self):
+        with Directory("--insecure", host="0.0.0.0") as directory:
+            port = directory.address.rsplit(":", 1)[1]
+            with Crowd(f"{HOST}:{port}", 70) as crowd, Crowd(f"127.0.0.1:{port}", 70) as local:
+                eventually(lambda: crowd.reset() == 6, 10, "six are reset")
+                self.assertEqual(local.reset(), 0)
+                self.assertIn("datawire_connections_refused_total 6", metrics(directory))
+            eventually(lambda: dw("status", directory=f"{HOST}:{port}").code == 0, 10, "those that closed are forgotten")
 
     def test_too_few_open_files_are_refused_and_few_are_warned_of(self):
         def with_files(count):

@@ -1,13 +1,14 @@
 """dw register --check: what probes of real ports do to a registration, and what they do not hold up."""
 
 import http.server
+import os
 import signal
 import socket
 import threading
 
 from harness import cases
 from harness.api import WithDirectory
-from harness.programs import Program, dw, dw_json, eventually
+from harness.programs import Program, dw, dw_json, eventually, scratch
 
 QUICK = ("--check-interval", "200ms", "--check-timeout", "200ms")
 ENDLESS = ("--check-interval", "1h", "--check-timeout", "1h")
@@ -131,9 +132,13 @@ class RegisterCheck(WithDirectory, cases.TestCase):
                 with self.subTest(kind=kind), self.register(url, "--check", kind, *ENDLESS) as held:
                     with mute.accept()[0]:  # the probe is under way, and stays so
                         self.interrupted(held)
+                fifo = os.path.join(scratch("go"), "fifo")
+                os.mkfifo(fifo)
                 with self.subTest(kind=kind), self.register(url, "--check", kind, *ENDLESS, "--", "/bin/sh", "-c",
-                                                            "read go; exit 7") as held:  # its stdin is at its end
+                                                            f"read go < {fifo}; exit 7") as held:
                     with mute.accept()[0]:
+                        with open(fifo, "w", encoding="utf-8"):
+                            pass  # the command ends while the probe is under way
                         self.assertEqual(held.wait(20), 7)
 
     def test_amqp_is_healthy_while_opens_and_closes_are_answered(self):

@@ -71,6 +71,8 @@ inline constexpr milliseconds kQueueWait{1000};    // who would wait for longer 
 // New Subscribe and Watch streams, together under 500 in any second (P18): each asks for much.
 inline constexpr size_t kStreamBurst = 100;
 inline constexpr size_t kStreamsPerSecond = 400;
+inline constexpr int kFilesKept = 64;           // of them for the store: connections take no more
+inline constexpr size_t kHostConnections = 64;  // of one client IP, not loopback
 inline constexpr uint64_t kFilesLeast = 256;    // open files: the store's, and some connections
 inline constexpr uint64_t kFilesEnough = 4096;  // two connections a client process; less: a warning
 
