@@ -118,46 +118,43 @@ void Executor::Work() {
       work_.wait(lock, [&]() DW_REQUIRES(mutex_) { return !refused_.empty() || due(); });
     else
       work_.wait_for(lock, refuse_at_ - BootClock::now(), due);
-    if (!tasks_.empty()) {
-      std::function<void()> task = std::move(tasks_.front());
-      tasks_.pop_front();
-      lock.unlock();
-      task();
-      task = nullptr;  // what it holds goes outside of the lock
-      lock.lock();
-    } else if (RefusedIsDue()) {
-      RunRefused(lock);
-    } else if (OfferedIsDue()) {
-      RunOffered(lock);
-    } else if (stopped_) {
-      return;
-    }
+    std::function<void()> task = Take();
+    if (task == nullptr && stopped_) return;
+    if (task == nullptr) continue;
+    lock.unlock();
+    task();
+    task = nullptr;  // what it holds goes outside of the lock
+    lock.lock();
   }
 }
 
-void Executor::RunRefused(MutexLock& lock) {
-  Refused one = std::move(refused_.front());
-  refused_.pop_front();
-  Refusing();
-  lock.unlock();
-  one.task(one.status);
-  one = {};
-  lock.lock();
-}
-
-void Executor::RunOffered(MutexLock& lock) {
+std::function<void()> Executor::Take() {
+  if (!tasks_.empty()) {
+    std::function<void()> task = std::move(tasks_.front());
+    tasks_.pop_front();
+    return task;
+  }
+  if (RefusedIsDue()) {
+    Refused one = std::move(refused_.front());
+    refused_.pop_front();
+    Refusing();
+    return [one = std::move(one)] { one.task(one.status); };
+  }
+  if (!OfferedIsDue()) return nullptr;
   Offered one = std::move(offered_.front());
   offered_.pop_front();
-  const BootTime start = BootClock::now();
-  const bool late = one.deadline < start + mean_;
   ++running_;
-  lock.unlock();
+  return [this, one = std::move(one), mean = mean_] { RunOffered(one, mean); };
+}
+
+void Executor::RunOffered(const Offered& offered, BootClock::duration mean) {
+  const BootTime start = BootClock::now();
+  const bool late = offered.deadline < start + mean;
   if (late) ++shed_;
-  one.task(late ? Status(Code::kTimeout, "too busy: the call's deadline passed before its turn")
-                : Status::Ok());
-  one = {};
+  offered.task(late ? Status(Code::kTimeout, "too busy: the call's deadline passed before its turn")
+                    : Status::Ok());
   const auto took = BootClock::now() - start;
-  lock.lock();
+  const MutexLock lock(mutex_);
   --running_;
   if (!late) mean_ += (took - mean_) / 8;
 }

@@ -60,8 +60,9 @@ class Executor {
   Status Refusal(BootTime deadline) const DW_REQUIRES(mutex_);
   bool OfferedIsDue() const DW_REQUIRES(mutex_);
   bool RefusedIsDue() const DW_REQUIRES(mutex_);
-  void RunOffered(MutexLock& lock) DW_REQUIRES(mutex_);
-  void RunRefused(MutexLock& lock) DW_REQUIRES(mutex_);
+  /// What is due now: the most urgent, else null.
+  std::function<void()> Take() DW_REQUIRES(mutex_);
+  void RunOffered(const Offered& offered, BootClock::duration mean) DW_EXCLUDES(mutex_);
   /// Counts one that is refused now.
   void Refusing() DW_REQUIRES(mutex_);
 
