@@ -144,6 +144,7 @@ TYPED_TEST_P(LogConformance, FiftyChangesAreAllOrNothingInOneRevision) {
   for (int i = 0; i < 50; ++i)
     EXPECT_EQ(this->engine_.view().Get(this->Key(i)).value()->modified, done.at.number);
   for (Change& change : op.changes) change.value = "y";
+  op.guards = {{Guard::kExists, this->Key(0)}, {Guard::kAbsent, this->Key(49)}};  // all must hold
   EXPECT_EQ(this->Do(op).status.code(), Code::kConflict);
   for (int i = 0; i < 50; ++i) EXPECT_EQ(this->ValueOf(this->Key(i)), "x");
 }

@@ -270,6 +270,19 @@ TEST_F(ResolverCache, TtlIsShortenedByAtMostATenth) {
   }
 }
 
+TEST_F(ResolverCache, WhatCameTogetherDoesNotEndTogether) {
+  int fresh = 0;
+  for (int i = 0; i < 100; i++) {
+    Make();
+    Known();
+    Dies();
+    Pass(milliseconds(28'500));
+    fresh += State("//d/a") == EntryState::kFresh;
+  }
+  EXPECT_GT(fresh, 20);
+  EXPECT_LT(fresh, 80);
+}
+
 TEST_F(ResolverCache, TakesAShorterTtlFromTheDirectory) {
   Live();
   Begin("//d/a");

@@ -62,6 +62,17 @@ TEST_F(ResolverFailover, BackOffDoublesToItsMostAndAStreamThatLastedResetsIt) {
   EXPECT_LE(failover->next_at() - now, policy.reconnect_least);
 }
 
+TEST_F(ResolverFailover, ProcessesThatLostTheirServerTogetherDoNotComeBackTogether) {
+  std::set<int64_t> tenths;
+  for (uint64_t seed = 0; seed < 200; seed++) {
+    std::mt19937_64 own(seed);
+    Failover process({"a:1"}, policy, seed);
+    process.Lost(now, {}, own);
+    tenths.insert((process.next_at() - now) * 10 / (policy.reconnect_least + milliseconds(1)));
+  }
+  EXPECT_EQ(tenths.size(), 10u) << "some part of the back-off is never used";
+}
+
 TEST_F(ResolverFailover, AStreamThatEndsAtOnceDoesNotResetTheBackOff) {
   failover = std::make_unique<Failover>(std::vector<std::string>{"a:1"}, policy, 1);
   std::chrono::nanoseconds longest{0};

@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <set>
+
 #include "tether_fixture.h"
 
 namespace datawire {
@@ -332,6 +334,17 @@ TEST_F(TetherCoreTest, TheBackOffGrowsAndNeverExceedsAThirdOfTheTtl) {
   }
   EXPECT_LE(most, milliseconds(5000));
   EXPECT_GT(most, milliseconds(4000));
+}
+
+TEST_F(TetherCoreTest, TheBackOffIsDrawnFromAllOfItsRange) {
+  Attach();
+  std::set<int64_t> tenths;
+  for (int i = 0; i < 210; ++i) {
+    Lose();
+    const milliseconds waited = WaitForConnect();
+    if (i >= 10) tenths.insert(waited * 10 / milliseconds(5001));
+  }
+  EXPECT_EQ(tenths.size(), 10u) << "some part of the back-off is never used";
 }
 
 TEST_F(TetherCoreTest, TheBackOffOfALongTtlNeverExceedsThirtySeconds) {
