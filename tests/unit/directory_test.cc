@@ -190,6 +190,24 @@ TEST_F(DirectoryTest, AResumeFencesTheFormerHolderAndKeepsTheRegistrations) {
   EXPECT_EQ(holder.Heartbeat(5).heartbeat().number(), 5u);
 }
 
+TEST_F(DirectoryTest, WhatAFencedHolderHadOnItsWayIsNotWritten) {
+  TestTether former(*directory_), holder(*directory_);
+  former.Hello();
+  pb::TetherRequest resume;
+  resume.mutable_hello()->set_session_id(former.id);
+  resume.mutable_hello()->set_secret(former.secret);
+  resume.mutable_hello()->set_attach_number(2);
+  {
+    const HeldEngine held(*log_);
+    holder.tether->OnMessage(resume);
+    former.tether->OnMessage(TestTether::RegisterOf(1, "//d/late", kOne));
+  }
+  const auto welcome = holder.Read();
+  ASSERT_TRUE(welcome && welcome->welcome().resumed());
+  Settle();
+  EXPECT_EQ(StatusOf("//d/late"), AnswerStatus::kNotFound);
+}
+
 TEST_F(DirectoryTest, AForeignSecretOrIdentityIsDeniedAndAnUnknownSessionExpired) {
   TestTether owner(*directory_, {"127.0.0.1:1", "spiffe://a"});
   owner.Hello();
