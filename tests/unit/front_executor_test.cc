@@ -44,6 +44,7 @@ TEST(ExecutorTest, ListsNeverTakeTheLastThread) {
   }
   EXPECT_FALSE(second) << "two lists at once leave nobody for what is urgent";
   list.release.set_value();
+  executor.Stop();  // before what its tasks use
 }
 
 TEST(ExecutorTest, PostedTasksGoBeforeOfferedOnes) {
@@ -67,6 +68,7 @@ TEST(ExecutorTest, PostedTasksGoBeforeOfferedOnes) {
   ASSERT_EQ(last.get_future().wait_for(20s), std::future_status::ready);
   EXPECT_EQ(order, (std::vector<std::string>{"posted", "offered"}));
   two.release.set_value();
+  executor.Stop();  // before what its tasks use
 }
 
 /// Fills the queue behind `list`; how many of it ran.
@@ -93,6 +95,7 @@ TEST(ExecutorTest, AFullQueueRefusesWithARetryAfterAndTakesOthersOnceThereIsRoom
   std::promise<Status> done;
   executor.Offer(kNever, [&](const Status& status) { done.set_value(status); });
   EXPECT_TRUE(done.get_future().get().ok());
+  executor.Stop();  // before what its tasks use
 }
 
 TEST(ExecutorTest, WhoComesAgainAtOnceIsRefusedAtAPace) {
@@ -132,6 +135,7 @@ TEST(ExecutorTest, WhoWouldComeToItsTurnTooLateIsRefusedAtOnce) {
   executor.Offer(BootClock::now() + 20ms, [&](const Status& told) { status = told; });
   EXPECT_EQ(status.code(), Code::kOverloaded) << "20 wait, of 5 ms each";
   list.release.set_value();
+  executor.Stop();  // before what its tasks use
 }
 
 TEST(ExecutorTest, WhatComesToItsTurnTooLateIsDropped) {
@@ -146,6 +150,7 @@ TEST(ExecutorTest, WhatComesToItsTurnTooLateIsDropped) {
   list.release.set_value();
   EXPECT_EQ(late.get_future().get().code(), Code::kTimeout);
   EXPECT_EQ(executor.shed(), 1u);
+  executor.Stop();  // before what its tasks use
 }
 
 TEST(ExecutorTest, StopRunsWhatIsPostedAndRefusesWhatIsOffered) {
