@@ -9,7 +9,7 @@
 #include <mutex>
 #include <thread>
 
-#include "datawire/limits.h"
+#include "engine/admission.h"
 #include "engine/ballast.h"
 #include "engine/group.h"
 #include "view/view.h"
@@ -27,11 +27,6 @@ Outcome Refusal(Status why) {
   Outcome out;
   out.status = std::move(why);
   return out;
-}
-
-/// Changes that need space.
-size_t ChangesThatTake(const Op& op) {
-  return op.frees_space ? 0 : op.changes.size();
 }
 
 class Embedded final : public Log {
@@ -87,7 +82,7 @@ class Embedded final : public Log {
   mutable std::mutex mutex_;
   std::condition_variable wake_;
   std::deque<Item> queue_;                    // by mutex_
-  size_t waiting_ = 0;                        // by mutex_: changes that take space, not yet written
+  Admission admission_;                       // by mutex_
   size_t wake_at_ = 1;                        // by mutex_: the writer wants to hear of that many
   bool stopping_ = false;                     // by mutex_
   BootTime stop_by_{};                        // by mutex_
@@ -109,20 +104,8 @@ void Embedded::Propose(Op op, BootTime deadline, Done done) {
     const std::lock_guard lock(mutex_);
     if (refused.ok() && stopping_)
       refused = Status(Code::kUnavailable, "the directory is stopping");
-    if (refused.ok() && queue_.size() >= limits::kProposeQueue)
-      refused =
-          Status(Code::kOverloaded, "the write queue is full, " +
-                                        std::to_string(limits::kProposeQueue) + " ops wait in it")
-              .set_retry_after(100ms);
-    // What frees space must not wait for long behind what takes it.
-    const size_t takes = ChangesThatTake(op);
-    if (refused.ok() && takes > 0 && waiting_ + takes > limits::kRegisterQueue)
-      refused =
-          Status(Code::kOverloaded, "too many registrations at once: " + std::to_string(waiting_) +
-                                        " wait to be written")
-              .set_retry_after(250ms);
+    if (refused.ok()) refused = admission_.Admit(op, queue_.size());
     if (refused.ok()) {
-      waiting_ += takes;
       queue_.push_back({std::move(op), deadline, std::move(done)});
       if (queue_.size() != wake_at_) return;  // the writer is at work, or waits for more
     }
@@ -223,7 +206,7 @@ size_t Embedded::Commit(std::deque<Item>& work) {
   size_t taken = 0;
   while (!work.empty()) {
     Item& item = work.front();
-    const size_t takes = ChangesThatTake(item.op);
+    const size_t takes = Admission::ChangesThatTake(item.op);
     if (now > item.deadline || now > stop_by) {
       answers.push_back({std::move(item.done),
                          Refusal({Code::kUnavailable, "not written: its deadline passed first"})});
@@ -244,7 +227,7 @@ size_t Embedded::Commit(std::deque<Item>& work) {
   {
     const std::lock_guard lock(mutex_);
     committing_since_.reset();
-    waiting_ -= taken;
+    admission_.Leave(taken);
     if (failure_.ok()) last_ok_ = BootClock::now();
     queued = queue_.size();  // before anybody answered can be among them
   }

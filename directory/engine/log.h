@@ -63,6 +63,9 @@ struct Batch {
   std::vector<std::string> erased;
   /// Records as they were before, where the engine has read them anyway; nullopt: absent.
   absl::flat_hash_map<std::string, std::optional<Record>> before;
+  /// What is there at `at`, instead of what happened: no events and no audit log follow from it.
+  /// Not `complete`: more of it comes, until then the view is at no revision.
+  bool listing = false, complete = true;
 };
 
 /// The view, as an engine sees it: all calls from the engine's one apply thread, in revision order.
@@ -101,6 +104,15 @@ class Log {
   /// A linearizable revision; wait for Applied() >= it, then read locally.
   virtual void ReadBarrier(BootTime deadline, std::function<void(Result<Revision>)> done) = 0;
   virtual Freshness Fresh() const = 0;
+  /// The view can be read: a replica's was listed to its end.
+  virtual bool ready() const { return true; }
+  /// What this node does for the whole cluster (`reaper`, `compactor`) only while it has the role:
+  /// guards for each op that it does in it; nothing: another has it. Alone, a node has them all.
+  virtual std::optional<std::vector<Guard>> Role(const std::string&) const {
+    return std::vector<Guard>{};
+  }
+  /// Names and counts for /metrics (ops/METRICS.md).
+  virtual std::vector<std::pair<std::string_view, uint64_t>> figures() const { return {}; }
   /// `embedded`, `etcd`.
   virtual std::string name() const = 0;
   /// Finishes what is queued within the deadline, refuses the rest. Idempotent.

@@ -80,7 +80,7 @@ void View::TrimAudit(uint64_t most_bytes, int64_t before_wall_ms) {
   rocksdb::WriteBatch batch;
   batch.DeleteRange("j/", end);
   batch.Put(keys::kAuditFloor, EncodeAuditFloor({gone->at.number, gone->bytes, gone->hash}));
-  impl_->db->Write(rocksdb::WriteOptions(), &batch);
+  impl_->db->Write(impl_->WriteOptions(), &batch);
 }
 
 }  // namespace datawire::directory

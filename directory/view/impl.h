@@ -72,6 +72,12 @@ struct View::Impl {
   void PublishOne(StagedRevision& revision);
   void KeepHistoryBound(uint64_t history_bytes);
   void Trim(uint64_t up_to);  // holds history_mutex
+  /// Of what nobody waits for.
+  rocksdb::WriteOptions WriteOptions() const {
+    rocksdb::WriteOptions out;
+    out.disableWAL = !options.wal;
+    return out;
+  }
   void Stop(std::string_view where) const {
     if (stop_point) stop_point(where);
   }

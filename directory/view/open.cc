@@ -16,6 +16,8 @@ namespace {
 
 namespace fs = std::filesystem;
 
+constexpr char kWrong[] = "/wrong";  // a file that says that the replica is
+
 // Lets the log's file have its size from the start: a sync then writes the data and not the inode
 // too, a third of its time. What follows the last record reads as zeros, which ends the log.
 class SizedLogs final : public rocksdb::FileSystemWrapper {
@@ -106,6 +108,7 @@ Status WriteAuthority(rocksdb::DB& db, const View::Authority& authority) {
   value.set_epoch(authority.epoch);
   value.set_created_wall_ms(WallMillis());
   value.set_format(kFormat);
+  value.set_replica(authority.replica);
   rocksdb::WriteBatch batch;
   batch.Put(keys::kAuthority, EncodeRecord({keys::kAuthority, value.SerializeAsString(), 0, 0}));
   AppliedState state;
@@ -154,7 +157,7 @@ Result<std::unique_ptr<View>> View::Start(const std::string& path, const Authori
                    "has format " + std::to_string(authority.format()) +
                        ", this program knows formats up to " + std::to_string(kFormat) +
                        ": start it with the newer program that wrote it");
-  impl->authority = {authority.cluster_id(), authority.epoch()};
+  impl->authority = {authority.cluster_id(), authority.epoch(), authority.replica()};
   DW_ASSIGN(std::optional<std::string> applied, newest.Get(keys::kApplied));
   if (!applied) return CorruptValue(keys::kApplied);
   DW_ASSIGN(impl->state, DecodeApplied(*applied));
@@ -174,7 +177,60 @@ Result<std::unique_ptr<View>> View::Create(const std::string& path, const Author
 }
 
 Result<std::unique_ptr<View>> View::Open(const std::string& path, ViewOptions options) {
-  return Start(path, nullptr, options);
+  DW_ASSIGN(auto view, Start(path, nullptr, options));
+  if (view->authority().replica)
+    return Refused(Code::kConflict, path,
+                   "is the replica of an etcd cluster: start with --engine etcd, or name another "
+                   "with --data");
+  return view;
+}
+
+Result<std::unique_ptr<View>> View::OpenReplica(const std::string& path, Authority authority,
+                                                ViewOptions options) {
+  authority.replica = true;
+  options.wal = options.sync = false;
+  std::error_code error;
+  if (fs::exists(path + "/CURRENT", error)) {
+    DW_ASSIGN(auto view, Start(path, nullptr, options));
+    if (!view->authority().replica)
+      return Refused(Code::kConflict, path,
+                     "is a directory of its own, no replica: name another with --data; what it "
+                     "holds goes into a cluster by an export");
+    if (view->authority().cluster_id != authority.cluster_id)
+      return Refused(Code::kConflict, path,
+                     "is a replica of cluster " + Shown(view->authority().cluster_id) +
+                         ", this etcd holds " + Shown(authority.cluster_id) +
+                         ": name another with --data, or the right etcd");
+    if (view->authority().epoch > authority.epoch)
+      return Refused(Code::kConflict, path,
+                     "has epoch " + std::to_string(view->authority().epoch) +
+                         ", this etcd holds the older " + std::to_string(authority.epoch) +
+                         ": was it restored from a backup? Then start once with --raise-epoch");
+    const bool wrong = fs::exists(path + kWrong, error);
+    if (view->authority().epoch == authority.epoch && view->Applied().number > 0 && !wrong)
+      return view;
+    view.reset();
+    for (const auto& entry : fs::directory_iterator(path, error)) {
+      std::error_code ignored;
+      fs::remove_all(entry.path(), ignored);
+    }
+  }
+  return Start(path, &authority, options);
+}
+
+Status View::MarkWrong() {
+  std::unique_ptr<rocksdb::WritableFile> file;
+  rocksdb::Env* const env = impl_->env.get();
+  auto status = env->NewWritableFile(impl_->path + kWrong, &file, rocksdb::EnvOptions());
+  if (status.ok()) status = file->Append("this replica is wrong: it begins anew\n");
+  if (status.ok()) status = file->Fsync();
+  return FromRocks(status, "marking the replica");
+}
+
+Result<Revision> View::Flush() {
+  const Revision at = Applied();
+  DW_RETURN_IF_ERROR(FromRocks(impl_->db->Flush(rocksdb::FlushOptions()), "flushing"));
+  return at;
 }
 
 View::View(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}

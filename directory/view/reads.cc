@@ -256,7 +256,7 @@ void View::Impl::Trim(uint64_t up_to) {
   rocksdb::WriteBatch batch;
   batch.DeleteRange(first, end);
   batch.Put(keys::kHistoryFloor, EncodeFloor(now));
-  if (db->Write(rocksdb::WriteOptions(), &batch).ok()) floor = now;
+  if (db->Write(WriteOptions(), &batch).ok()) floor = now;
 }
 
 void View::Impl::KeepHistoryBound(uint64_t history_bytes) {

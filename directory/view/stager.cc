@@ -32,15 +32,18 @@ Stager::Stager(rocksdb::DB& db, rocksdb::WriteBatchWithIndex& out, const Batch& 
       batch_(batch) {
   staged_.at = batch.at;
   staged_.applied = before;
-  staged_.applied.at = batch.at;
+  if (batch.complete) staged_.applied.at = batch.at;
   staged_.published = std::make_shared<Published>();
   staged_.published->at = batch.at;
+  staged_.published->resync = batch.listing && batch.complete;
 }
 
 Status Stager::Run() {
   DW_RETURN_IF_ERROR(LoadBatch());
-  DW_ASSIGN(std::string audit, StageAudit(batch_, before_, &staged_.applied));
-  if (!audit.empty()) Put(keys::Audit(batch_.at.number), std::move(audit));
+  if (!batch_.listing) {
+    DW_ASSIGN(std::string audit, StageAudit(batch_, before_, &staged_.applied));
+    if (!audit.empty()) Put(keys::Audit(batch_.at.number), std::move(audit));
+  }
   WriteRecords();
   for (auto claim = claims_.begin(); claim != claims_.end();) {
     const Address address = *claim->second.address;
@@ -55,7 +58,7 @@ Status Stager::Run() {
   DW_RETURN_IF_ERROR(StageDomains());
   DW_RETURN_IF_ERROR(StagePrincipals());
   DW_RETURN_IF_ERROR(StageEndedSessions());
-  if (history_.events_size() > 0) {
+  if (history_.events_size() > 0 && !batch_.listing) {
     staged_.published->events = history_.SerializeAsString();
     const std::string key = keys::History(batch_.at.number);
     staged_.applied.history_bytes += key.size() + staged_.published->events.size();
@@ -136,6 +139,8 @@ Result<Stager::Session*> Stager::LoadSession(const std::string& id) {
 
 Status Stager::LoadSessionChange(const std::string& key, const Record* put) {
   DW_ASSIGN(Session * session, LoadSession(key.substr(2)));
+  if (put != nullptr) staged_.published->sessions.push_back(*put);
+  if (put == nullptr && key[0] == 's') staged_.published->sessions_gone.push_back(key.substr(2));
   if (key[0] == 's') {
     session->after.live = put != nullptr;
   } else if (key[0] == 'q') {
@@ -280,7 +285,9 @@ void Stager::Decide(const Rows& rows, std::vector<Claim*>& claims) {
       claim->is = StandingOf(*claim->after, known ? session->second.after : SessionFacts{}, orphan);
       // It was there: before the batch, or since an op of the batch.
       const bool lived =
-          Live(claim->was) || (claim->in_batch && known && session->second.before.live);
+          Live(claim->was) ||
+          (claim->in_batch &&
+           (batch_.listing ? EndedLast(*claim, claims) : known && session->second.before.live));
       claim->candidate = claim->is == Standing::kNone && !claim->after->has_ended() && lived &&
                          known && session->second.ended &&
                          session->second.ended->reason() == pb::REASON_EXPIRED;
@@ -302,6 +309,20 @@ void Stager::Decide(const Rows& rows, std::vector<Claim*>& claims) {
       claim->superseded = true;
     }
   }
+}
+
+// Of a listed registration whose session has ended: nothing came or went at its address later, so
+// that it was the last one.
+bool Stager::EndedLast(const Claim& claim, const std::vector<Claim*>& claims) const {
+  const auto ended = [this](const Claim& one) -> uint64_t {
+    if (!one.after) return 0;
+    const auto session = sessions_.find(one.after->session_id());
+    return session == sessions_.end() ? 0 : session->second.ended_modified;
+  };
+  const uint64_t own = ended(claim);
+  return std::none_of(claims.begin(), claims.end(), [&](const Claim* other) {
+    return other != &claim && std::max(other->modified, ended(*other)) > own;
+  });
 }
 
 void Stager::StagePolicy(PolicyChange& change, Rows& rows) {
@@ -343,6 +364,11 @@ void Stager::MoveOrphan(Claim& claim) {
   std::optional<OrphanState> now;
   if (claim.after && !claim.after->has_ended() && !Live(claim.is)) {
     now = OrphanState{claim.is == Standing::kKept, batch_.at.number};
+    if (batch_.listing) {
+      const auto session = sessions_.find(claim.after->session_id());
+      if (session != sessions_.end() && session->second.ended_modified != 0)
+        now->since = session->second.ended_modified;
+    }
     if (claim.orphan && claim.orphan->kept == now->kept) {
       if (!claim.in_batch) return;
       now->since = claim.orphan->since;

@@ -77,6 +77,7 @@ class Stager {
   void WriteRecords();
   Status StageAddress(const Address& address, std::vector<Claim*> claims);
   void Decide(const Rows& rows, std::vector<Claim*>& claims);
+  bool EndedLast(const Claim& claim, const std::vector<Claim*>& claims) const;
   void WriteDerived(Claim& claim);
   void MoveOrphan(Claim& claim);
   void MoveTombstone(Claim& claim);

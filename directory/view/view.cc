@@ -53,6 +53,12 @@ Status View::Stage(const Batch& batch, rocksdb::WriteBatchWithIndex& out) {
 
 void View::Publish(Revision at) {
   std::vector<std::shared_ptr<const Published>> told;
+  // Before anybody can be told to read what happened meanwhile.
+  for (const StagedRevision& staged : impl_->staged)
+    if (staged.published->resync) {
+      const std::lock_guard lock(impl_->history_mutex);
+      impl_->Trim(staged.at.number);
+    }
   impl_->generation.fetch_add(1);
   while (!impl_->staged.empty() && impl_->staged.front().at <= at) {
     impl_->PublishOne(impl_->staged.front());

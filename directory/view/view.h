@@ -49,6 +49,9 @@ struct Published {
   Revision at;
   std::vector<Change> addresses;  ///< rows that changed, appeared or went
   std::string events;             ///< encoded datawire.record.v1.History; empty: none
+  std::vector<Record> sessions;   ///< puts of `s/`, `q/` and `t/`
+  std::vector<std::string> sessions_gone;  ///< ids
+  bool resync = false;  ///< of a listing: what happened since the revision before is not known
 };
 
 struct AuditRevision;  // view/audit.h
@@ -68,6 +71,7 @@ struct ViewOptions {
   size_t recent_bytes = 8ull << 20;  // some 20 000 records and rows, for the write path
   uint64_t history_bytes = 256ull << 20;
   bool sync = true;                      ///< false only for benchmarks of the view itself
+  bool wal = true;  ///< false of a replica: a crash takes it back to an earlier revision
   uint64_t reserve_bytes = 16ull << 20;  ///< free disc that only ops that free space may use
   rocksdb::Env* env = nullptr;  ///< tests of failing discs; null: the system's. Outlives the view
 };
@@ -87,10 +91,20 @@ class View final : public Applier {
   struct Authority {
     std::string cluster_id;
     uint64_t epoch = 1;
+    bool replica = false;  ///< of what etcd holds: not this store decides
   };
   static Result<std::unique_ptr<View>> Create(const std::string& path, const Authority& authority,
                                               ViewOptions options = {});
   static Result<std::unique_ptr<View>> Open(const std::string& path, ViewOptions options = {});
+  /// A replica, created where there is none. One of an earlier epoch, one that was not listed to
+  /// its end and one that is marked wrong begins anew, empty. kConflict: it belongs to another
+  /// cluster, or is no replica.
+  static Result<std::unique_ptr<View>> OpenReplica(const std::string& path, Authority authority,
+                                                   ViewOptions options = {});
+  /// What the replica holds is wrong: when it is opened next it begins anew. On disc at return.
+  Status MarkWrong();
+  /// A replica's: what is applied is on the disc; returns that revision.
+  Result<Revision> Flush();
   ~View() override;
 
   // Applier.

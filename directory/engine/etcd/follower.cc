@@ -1,0 +1,56 @@
+#include "engine/etcd/follower.h"
+
+#include <utility>
+
+#include "engine/etcd/transaction.h"
+#include "view/keys.h"
+
+namespace datawire::directory::etcd {
+
+bool IsFollowed(std::string_view key) {
+  return !key.starts_with("b/") && key != keys::kAuthority;
+}
+
+Result<std::vector<Followed>> Follower::Take(api::WatchResponse response) {
+  if (response.canceled()) {
+    if (response.compact_revision() > 0)
+      return Status(Code::kAborted, "etcd has compacted up to revision " +
+                                        std::to_string(response.compact_revision()) +
+                                        ", this node is at " + std::to_string(next_ - 1));
+    return Status(Code::kUnavailable, "etcd ended the watch: " + response.cancel_reason());
+  }
+  for (api::Event& event : *response.mutable_events()) events_.push_back(std::move(event));
+  std::vector<Followed> out;
+  if (response.fragment() || response.created()) return out;
+  for (api::Event& event : std::exchange(events_, {})) {
+    const auto at = static_cast<uint64_t>(event.kv().mod_revision());
+    if (at < next_ && (out.empty() || at != out.back().batch.at.number)) continue;  // seen before
+    if (out.empty() || at != out.back().batch.at.number) {
+      if (at != next_)
+        return Status(Code::kAborted, "the watch left out revisions " + std::to_string(next_) +
+                                          " to " + std::to_string(at - 1));
+      out.emplace_back().batch.at = {epoch_, at};
+      next_ = at + 1;
+    }
+    if (!event.kv().key().starts_with(kPrefix))
+      return Status(Code::kUnavailable, "key " + Shown(event.kv().key()) + " is foreign");
+    Record record = FromKeyValue(event.kv());
+    if (record.key == keys::kAuthority)
+      return Status(Code::kFenced, "the epoch of the cluster was raised");
+    if (!IsFollowed(record.key)) {
+      out.back().slots.push_back(std::move(record));
+    } else if (event.type() == api::Event::DELETE) {
+      out.back().batch.erased.push_back(std::move(record.key));
+    } else {
+      out.back().batch.puts.push_back(std::move(record));
+    }
+  }
+  // It says that all up to there was sent.
+  if (response.events_size() == 0 && static_cast<uint64_t>(response.header().revision()) >= next_)
+    return Status(Code::kUnavailable, "the watch lost its place: etcd is at revision " +
+                                          std::to_string(response.header().revision()) +
+                                          ", this node waits for " + std::to_string(next_));
+  return out;
+}
+
+}  // namespace datawire::directory::etcd

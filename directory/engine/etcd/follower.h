@@ -1,0 +1,51 @@
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "datawire/result.h"
+#include "engine/etcd/api.pb.h"
+#include "engine/log.h"
+
+namespace datawire::directory::etcd {
+
+namespace api = ::etcdserverpb;
+
+/// One revision as it came: the view's part, and the rest. Value.
+struct Followed {
+  Batch batch;
+  std::vector<Record> slots;  ///< puts of keys that are not followed: numbers of transactions
+};
+
+/// Turns what a watch over the whole prefix says into batches: whole revisions, each once, in
+/// order, none left out. On an etcd of its own every revision shows in the prefix, so that a hole
+/// means that the watch lost something. Thread-compatible.
+class Follower {
+ public:
+  Follower(uint64_t epoch, uint64_t applied) : epoch_(epoch), next_(applied + 1) {}
+
+  /// Where a watch is to begin.
+  uint64_t next() const { return next_; }
+  /// A new watch: what was half received comes again.
+  void Restart() { events_.clear(); }
+  /// After a listing at that revision.
+  void Jump(uint64_t at) {
+    events_.clear();
+    next_ = at + 1;
+  }
+
+  /// The batches that are complete with this response; none if it is a fragment, or only says how
+  /// far etcd is. kAborted: revisions are missing for good, list anew. kUnavailable: the watch is
+  /// to be opened again.
+  Result<std::vector<Followed>> Take(api::WatchResponse response);
+
+ private:
+  const uint64_t epoch_;
+  uint64_t next_;
+  std::vector<api::Event> events_;  // of a response that came in fragments so far
+};
+
+/// False for what a view has no use for: slots, and the authority, which it has itself.
+bool IsFollowed(std::string_view key);
+
+}  // namespace datawire::directory::etcd
