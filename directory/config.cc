@@ -91,7 +91,50 @@ Status CheckMaking(const Config& config) {
   return Status::Ok();
 }
 
-Status Check(const std::string& listen, const std::string& http_listen, Config* config) {
+/// `HOST:PORT,http://HOST:PORT`: what etcd's own flags look like is taken, too.
+Status CheckEngine(const std::string& engine, const std::string& endpoints, Config* config) {
+  const bool etcd = engine == "etcd";
+  if (!etcd && engine != "embedded")
+    return Status(Code::kInvalid,
+                  "--engine " + Shown(engine) + " is unknown: it is embedded or etcd");
+  if (etcd == endpoints.empty())
+    return Status(Code::kInvalid, etcd ? "--engine etcd wants --etcd-endpoints: the HOST:PORT of "
+                                         "each member, with commas between"
+                                       : "--etcd-endpoints goes with --engine etcd only");
+  if (!etcd) {
+    if (config->raise_epoch)
+      return Status(Code::kInvalid, "--raise-epoch goes with --engine etcd only");
+    if (!config->advertise.empty())
+      return Status(Code::kInvalid, "--advertise goes with --engine etcd only");
+    return Status::Ok();
+  }
+  if (config->dev) return Status(Code::kInvalid, "--engine etcd and --dev exclude each other");
+  if (!config->restore.empty())
+    return Status(Code::kInvalid,
+                  "--restore makes an embedded directory: restore etcd by its own means, then "
+                  "start once with --raise-epoch");
+  if (config->raise_epoch && (config->init || !config->import_file.empty()))
+    return Status(Code::kInvalid, "--raise-epoch is for a cluster that is there: not with --init "
+                                  "or --import");
+  for (size_t from = 0; from <= endpoints.size();) {
+    const size_t to = std::min(endpoints.find(',', from), endpoints.size());
+    std::string one = endpoints.substr(from, to - from);
+    for (const std::string_view scheme : {"http://", "https://"})
+      if (one.starts_with(scheme)) one.erase(0, scheme.size());
+    auto parsed = HostPort::Parse(one);
+    if (!parsed.ok())
+      return Status(Code::kInvalid, "--etcd-endpoints: " + parsed.status().message());
+    config->etcd.push_back(parsed->ToString());
+    from = to + 1;
+  }
+  if (config->advertise.empty()) return Status::Ok();
+  if (const auto parsed = HostPort::Parse(config->advertise); !parsed.ok())
+    return Status(Code::kInvalid, "--advertise: " + parsed.status().message());
+  return Status::Ok();
+}
+
+Status Check(const std::string& listen, const std::string& http_listen, const std::string& engine,
+             const std::string& etcd_endpoints, Config* config) {
   if (config->dev) {
     for (const auto& [set, flag] :
          {std::pair{!config->data.empty(), "--data"}, std::pair{config->init, "--init"},
@@ -110,6 +153,7 @@ Status Check(const std::string& listen, const std::string& http_listen, Config* 
                   "--dev");
   }
   DW_RETURN_IF_ERROR(CheckMaking(*config));
+  DW_RETURN_IF_ERROR(CheckEngine(engine, etcd_endpoints, config));
   if (!config->cluster_id.empty()) {
     if (!config->init) {
       return Status(Code::kInvalid, "--cluster-id " + Shown(config->cluster_id) +
@@ -134,6 +178,7 @@ Result<Invocation> ParseCommandLine(int argc, const char* const* argv) {
   Config& config = invocation.config;
   std::string listen = "127.0.0.1:7400", http_listen = "127.0.0.1:7403";
   std::string audit_bytes = "1G", audit_age = "30d";
+  std::string engine = "embedded", etcd_endpoints;
   config.node_id = "node-1";
 
   CLI::App app{
@@ -169,6 +214,19 @@ Result<Invocation> ParseCommandLine(int argc, const char* const* argv) {
       ->capture_default_str();
   app.add_option("--cluster-id", config.cluster_id, "With --init: the cluster's id (random)")
       ->type_name("ID");
+  app.add_option("--engine", engine,
+                 "What orders changes and keeps them: embedded (one machine) or etcd (a cluster)")
+      ->type_name("NAME")
+      ->capture_default_str();
+  app.add_option("--etcd-endpoints", etcd_endpoints,
+                 "Members of the etcd that the cluster has for itself")
+      ->type_name("HOST:PORT[,...]");
+  app.add_option("--advertise", config.advertise,
+                 "Where other nodes reach this one (where it listens)")
+      ->type_name("HOST:PORT");
+  app.add_flag("--raise-epoch", config.raise_epoch,
+               "Once, by one node, after etcd was restored from a backup: what anybody knows from "
+               "before counts as older");
   app.add_option("--listen", listen, "Native API (gRPC); port 0: any free one")
       ->type_name("HOST:PORT")
       ->capture_default_str();
@@ -212,7 +270,7 @@ Result<Invocation> ParseCommandLine(int argc, const char* const* argv) {
   } catch (const CLI::Error& error) {
     return Status(Code::kInvalid, OneLine(error.what()) + " (see --help)");
   }
-  DW_RETURN_IF_ERROR(Check(listen, http_listen, &config));
+  DW_RETURN_IF_ERROR(Check(listen, http_listen, engine, etcd_endpoints, &config));
   constexpr std::pair<char, uint64_t> kSizes[] = {
       {'\0', 1}, {'K', 1 << 10}, {'M', 1 << 20}, {'G', 1 << 30}};
   constexpr std::pair<char, uint64_t> kSpans[] = {{'s', 1}, {'m', 60}, {'h', 3600}, {'d', 86400}};

@@ -3,6 +3,7 @@
 #include <chrono>
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include "core/quotas.h"
 #include "datawire/endpoint_url.h"
@@ -20,6 +21,9 @@ struct Config {
   std::string cluster_id;             ///< for `init`; empty: a random one
   std::string import_file;            ///< an export to make the data from
   std::string restore;                ///< a snapshot to make the data from
+  std::vector<std::string> etcd;      ///< HOST:PORT of each member; empty: the embedded engine
+  std::string advertise;              ///< HOST:PORT at which other nodes reach this one
+  bool raise_epoch = false;
   uint64_t epoch = 0;                 ///< for `import_file` and `restore`; 0: the backup's + 1
   uint64_t audit_bytes = 0;           ///< of the audit log that are kept
   std::chrono::seconds audit_age{0};  ///< and for how long

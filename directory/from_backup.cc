@@ -13,6 +13,7 @@
 #include "core/directory.h"
 #include "datawire/wire_export.h"
 #include "engine/embedded.h"
+#include "engine/etcd/etcd.h"
 #include "view/checkpoint.h"
 #include "view/view.h"
 
@@ -115,11 +116,9 @@ Status SetPolicy(Directory& directory, const pb::ExportedPolicy& policy) {
 }
 
 // What a checked export has, into a new store.
-Status Fill(const std::string& file, const std::string& path, const View::Authority& authority) {
-  DW_ASSIGN(const auto view, View::Create(path, authority));
-  DW_ASSIGN(const auto log, OpenEmbedded(*view));
+Status Fill(const std::string& file, View& view, Log& log) {
   DW_ASSIGN(const auto directory,
-            Directory::Open(*view, *log, {"import", "import"}, BootClock::now()));
+            Directory::Open(view, log, {"import", "import"}, BootClock::now()));
   ExportReader reader;
   ExportCalls calls;
   const auto send = [&](const std::vector<ExportCalls::Call>& full) {
@@ -132,21 +131,47 @@ Status Fill(const std::string& file, const std::string& path, const View::Author
   }));
   DW_RETURN_IF_ERROR(send(calls.Finish()));
   directory->Stop();
-  log->Stop();
+  log.Stop();
   return {};
+}
+
+Result<Made> CheckExport(const std::string& file, uint64_t epoch) {
+  ExportReader checked;
+  DW_RETURN_IF_ERROR(ReadExportFile(file, checked, [](const pb::ExportLine&) { return Status(); }));
+  Made made{.cluster_id = checked.header().cluster_id(), .registrations = checked.registrations()};
+  DW_ASSIGN(made.epoch, EpochAfter(checked.header().revision().epoch(), epoch));
+  return made;
 }
 
 }  // namespace
 
 Result<Made> MakeFromExport(const std::string& file, const std::string& data, uint64_t epoch) {
-  ExportReader checked;
-  DW_RETURN_IF_ERROR(ReadExportFile(file, checked, [](const pb::ExportLine&) { return Status(); }));
-  Made made{.cluster_id = checked.header().cluster_id(), .registrations = checked.registrations()};
-  DW_ASSIGN(made.epoch, EpochAfter(checked.header().revision().epoch(), epoch));
+  DW_ASSIGN(const Made made, CheckExport(file, epoch));
   Incoming incoming;
   DW_RETURN_IF_ERROR(incoming.Make(data));
-  DW_RETURN_IF_ERROR(Fill(file, incoming.path().string(), {made.cluster_id, made.epoch}));
+  {
+    DW_ASSIGN(const auto view,
+              View::Create(incoming.path().string(), {made.cluster_id, made.epoch}));
+    DW_ASSIGN(const auto log, OpenEmbedded(*view));
+    DW_RETURN_IF_ERROR(Fill(file, *view, *log));
+  }
   DW_RETURN_IF_ERROR(incoming.Publish());
+  return made;
+}
+
+Result<Made> FillEtcdFromExport(const std::string& file, etcd::Client& client,
+                                const std::string& data, uint64_t epoch) {
+  DW_ASSIGN(const Made made, CheckExport(file, epoch));
+  const View::Authority authority{made.cluster_id, made.epoch, true};
+  {
+    DW_ASSIGN(const auto view, View::OpenReplica(data, authority));
+    EtcdOptions options;
+    options.node_id = options.incarnation = "import";
+    options.importing = true;
+    DW_ASSIGN(const auto log, OpenEtcd(client, *view, std::move(options)));
+    DW_RETURN_IF_ERROR(Fill(file, *view, *log));
+  }
+  DW_RETURN_IF_ERROR(InitEtcdAuthority(client, authority, std::chrono::seconds(5)));
   return made;
 }
 

@@ -16,59 +16,22 @@
 
 #include "config.h"
 #include "core/directory.h"
+#include "core/ids.h"
 #include "datawire/closed_streams.h"
 #include "datawire/limits.h"
-#include "engine/embedded.h"
-#include "from_backup.h"
+#include "datawire/record/v1/record.pb.h"
 #include "grpc/server.h"
-#include "ops/bind_failure.h"
 #include "ops/http.h"
 #include "ops/log.h"
 #include "ops/process.h"
 #include "server_metrics.h"
+#include "store.h"
 #include "view/view.h"
 
 namespace datawire::directory {
 namespace {
 
 constexpr std::chrono::milliseconds kTick{100};
-
-std::string RandomHex(size_t bytes) {
-  std::random_device source;
-  std::string hex;
-  for (size_t i = 0; i < bytes; ++i) {
-    char two[3];
-    std::snprintf(two, sizeof two, "%02x", source() & 0xffu);
-    hex += two;
-  }
-  return hex;
-}
-
-/// The data of --dev: made now, gone with this object.
-class TemporaryData {
- public:
-  ~TemporaryData() {
-    std::error_code ignored;
-    if (!path_.empty()) std::filesystem::remove_all(path_, ignored);
-  }
-
-  Status Make() {
-    std::error_code error;
-    const std::filesystem::path base = std::filesystem::temp_directory_path(error);
-    if (error) return Status(Code::kUnavailable, "no temporary directory: " + error.message());
-    std::string path = (base / "datawire-dev-XXXXXX").string();
-    if (::mkdtemp(path.data()) == nullptr) {
-      return Status(Code::kUnavailable,
-                    "cannot make " + path + ": " + std::generic_category().message(errno));
-    }
-    path_ = path;
-    return Status::Ok();
-  }
-  const std::string& path() const { return path_; }
-
- private:
-  std::string path_;
-};
 
 /// Calls `tick` every kTick, on a thread of its own, until it is destroyed.
 class Ticker {
@@ -97,45 +60,6 @@ class Ticker {
   bool stopping_ = false;
   std::thread thread_;
 };
-
-void LogMade(const char* how, const std::string& from, const Made& made, Logger& logger) {
-  logger.Info(how, {{"from", from},
-                    {"registrations", std::to_string(made.registrations)},
-                    {"sessions", std::to_string(made.sessions)},
-                    {"cluster", made.cluster_id},
-                    {"epoch", std::to_string(made.epoch)}});
-}
-
-Result<std::unique_ptr<View>> OpenView(const Config& config, const std::string& data,
-                                       Logger& logger) {
-  std::error_code none;
-  if (std::filesystem::exists(data, none) && !std::filesystem::is_directory(data, none)) {
-    return Status(Code::kInvalid,
-                  "data directory " + data + " is a file: name a directory with --data");
-  }
-  if (config.dev) {
-    const auto second = static_cast<uint64_t>(WallMillis() / 1000);
-    return View::Create(data, View::Authority{.cluster_id = "dev", .epoch = second});
-  }
-  // A start that fails must not leave an initialised directory, which the next one refuses.
-  if (config.init || !config.import_file.empty() || !config.restore.empty()) {
-    DW_RETURN_IF_ERROR(TryBind(config.listen));
-    DW_RETURN_IF_ERROR(TryBind(config.http_listen));
-  }
-  if (!config.import_file.empty()) {
-    DW_ASSIGN(const Made made, MakeFromExport(config.import_file, data, config.epoch));
-    LogMade("imported", config.import_file, made, logger);
-  }
-  if (!config.restore.empty()) {
-    DW_ASSIGN(const Made made, MakeFromSnapshot(config.restore, data, config.epoch));
-    LogMade("restored", config.restore, made, logger);
-  }
-  if (config.init) {
-    const std::string id = config.cluster_id.empty() ? RandomHex(8) : config.cluster_id;
-    return View::Create(data, View::Authority{.cluster_id = id, .epoch = 1});
-  }
-  return View::Open(data);
-}
 
 Status Readiness(const Log& log, const std::atomic<bool>& stopping) {
   if (stopping) return Status(Code::kUnavailable, "stopping");
@@ -175,19 +99,57 @@ Status CheckFileLimit(uint64_t files, Logger& logger) {
   return Status::Ok();
 }
 
-/// Builds the parts in order, serves until a signal, stops them in reverse.
-Status Serve(const Config& config, Signals& signals, Logger& logger) {
+/// Why an engine ended, told on its thread.
+class EngineEnd {
+ public:
+  explicit EngineEnd(Signals& signals) : signals_(signals) {}
+  void Set(Status why) {
+    {
+      const std::lock_guard lock(mutex_);
+      why_ = std::move(why);
+    }
+    signals_.Interrupt();
+  }
+  /// OK: it has not.
+  Status why() const {
+    const std::lock_guard lock(mutex_);
+    return why_;
+  }
+
+ private:
+  Signals& signals_;
+  mutable std::mutex mutex_;
+  Status why_;  // by mutex_
+};
+
+std::string AliveRecord(const Config& config, const HostPort& grpc_at,
+                        const std::string& incarnation) {
+  record::v1::NodeAlive alive;
+  alive.set_incarnation(incarnation);
+  alive.set_address(config.advertise.empty() ? grpc_at.ToString() : config.advertise);
+  alive.set_version(DATAWIRE_VERSION);
+  alive.set_started_wall_ms(WallMillis());
+  return alive.SerializeAsString();
+}
+
+/// Builds the parts in order, serves until a signal, stops them in reverse. kAborted: the view is
+/// to be opened anew, where `config` then says where it listened.
+Status Serve(Config& config, Signals& signals, Logger& logger) {
   const BootTime started = BootClock::now();
-  TemporaryData temporary;
-  if (config.dev) DW_RETURN_IF_ERROR(temporary.Make());
-  const std::string& data = config.dev ? temporary.path() : config.data;
   const uint64_t files = RaiseFileLimit();
   DW_RETURN_IF_ERROR(CheckFileLimit(files, logger));
-  DW_ASSIGN(const std::unique_ptr<View> view, OpenView(config, data, logger));
-  DW_ASSIGN(const std::unique_ptr<Log> log, OpenEmbedded(*view));
   DirectoryOptions options;
   options.node_id = config.dev ? "dev" : config.node_id;
-  options.incarnation = RandomHex(8);
+  options.incarnation = Hex(Ids(0).Bytes(8));
+  EngineEnd end(signals);
+  const auto opened = Store::Open(
+      config, options.incarnation, logger,
+      [&] { return signals.stopping() || !end.why().ok(); },
+      [&end](Status why) { end.Set(std::move(why)); });
+  if (!opened.ok() && signals.stopping()) return Status::Ok();
+  if (!opened.ok()) return end.why().ok() ? opened.status() : end.why();
+  View* const view = &(*opened)->view();
+  Log* const log = &(*opened)->log();
   options.quotas = config.quotas;
   options.audit_bytes = config.audit_bytes;
   options.audit_age = config.audit_age;
@@ -215,15 +177,21 @@ Status Serve(const Config& config, Signals& signals, Logger& logger) {
     WarnOpenListener("http", http_at, logger);
     logger.Info("serving", {{"grpc", grpc_at.ToString()},
                             {"http", http_at.ToString()},
-                            {"data", data},
+                            {"data", view->path()},
                             {"node", options.node_id},
                             {"cluster", view->authority().cluster_id},
                             {"revision", view->Applied().ToString()},
                             {"files", std::to_string(files)}});
+    log->Announce(AliveRecord(config, grpc_at, options.incarnation));
+    config.listen.port = grpc_at.port;
+    config.http_listen.port = http_at.port;
     std::printf("ready grpc=%s http=%s\n", grpc_at.ToString().c_str(), http_at.ToString().c_str());
     std::fflush(stdout);
     const int signal = signals.Wait();
-    logger.Info("stopping", {{"signal", signal == SIGTERM ? "SIGTERM" : "SIGINT"}});
+    if (signal == 0)
+      logger.Error("the engine ended", {{"reason", end.why().message()}});
+    else
+      logger.Info("stopping", {{"signal", signal == SIGTERM ? "SIGTERM" : "SIGINT"}});
     stopping = true;
     directory->Stop();
   }
@@ -232,14 +200,21 @@ Status Serve(const Config& config, Signals& signals, Logger& logger) {
   grpc->Stop();
   http->Stop();
   log->Stop();
-  return Status::Ok();
+  return signals.stopping() ? Status::Ok() : end.why();
 }
 
 /// Runs Serve under what lives longer than all parts.
 int Run(const Config& config) {
   Logger logger;
   Signals signals([&logger](const char* why) { logger.Error("exit at once", {{"reason", why}}); });
-  const Status status = Serve(config, signals, logger);
+  Config now = config;
+  Status status = Serve(now, signals, logger);
+  while (status.code() == Code::kAborted && !signals.stopping()) {
+    logger.Warn("beginning again", {{"reason", status.message()}});
+    now.init = now.raise_epoch = false;
+    now.import_file.clear();
+    status = Serve(now, signals, logger);
+  }
   if (!status.ok()) {
     std::fprintf(stderr, "datawire-directory: %s\n", status.message().c_str());
     return 1;

@@ -111,6 +111,10 @@ class Log {
   virtual std::optional<std::vector<Guard>> Role(const std::string&) const {
     return std::vector<Guard>{};
   }
+  /// Others write, too: sessions may be theirs.
+  virtual bool shared() const { return false; }
+  /// This node serves: what others may know of it, an encoded record.v1.NodeAlive.
+  virtual void Announce(std::string) {}
   /// Names and counts for /metrics (ops/METRICS.md).
   virtual std::vector<std::pair<std::string_view, uint64_t>> figures() const { return {}; }
   /// `embedded`, `etcd`.

@@ -6,11 +6,12 @@
 
 #include <atomic>
 #include <chrono>
+#include <condition_variable>
 #include <csignal>
 #include <cstdio>
 #include <filesystem>
 #include <fstream>
-#include <future>
+#include <mutex>
 #include <thread>
 
 #include "datawire/clock.h"
@@ -63,7 +64,10 @@ ProcessUse ReadProcessUse() {
 struct Signals::State {
   std::function<void(const char*)> late;
   std::atomic<bool> stopping{false}, finished{false};
-  std::promise<int> first;
+  std::mutex mutex;
+  std::condition_variable wake;
+  int first = 0;             // by mutex
+  bool interrupted = false;  // by mutex
   std::thread thread;
 
   void Run() {
@@ -75,7 +79,11 @@ struct Signals::State {
     }
     const BootTime deadline = BootClock::now() + kStopMost;
     stopping = true;
-    first.set_value(signal);
+    {
+      const std::lock_guard lock(mutex);
+      first = signal;
+    }
+    wake.notify_all();
     while (!finished) {
       const bool again = Next(set) != 0;
       if (!again && BootClock::now() < deadline) continue;
@@ -103,7 +111,18 @@ bool Signals::stopping() const {
 }
 
 int Signals::Wait() {
-  return state_->first.get_future().get();
+  std::unique_lock lock(state_->mutex);
+  state_->wake.wait(lock, [this] { return state_->first != 0 || state_->interrupted; });
+  state_->interrupted = false;
+  return state_->first;
+}
+
+void Signals::Interrupt() {
+  {
+    const std::lock_guard lock(state_->mutex);
+    state_->interrupted = true;
+  }
+  state_->wake.notify_all();
 }
 
 }  // namespace datawire::directory

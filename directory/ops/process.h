@@ -26,8 +26,10 @@ class Signals {
   ~Signals();
 
   bool stopping() const;
-  /// Waits for the first signal; returns its number.
+  /// Waits for the first signal; returns its number. 0: Interrupt was called.
   int Wait();
+  /// From any thread: one Wait, this or the next, returns.
+  void Interrupt();
 
  private:
   struct State;

@@ -185,29 +185,32 @@ Result<std::unique_ptr<View>> View::Open(const std::string& path, ViewOptions op
   return view;
 }
 
-Result<std::unique_ptr<View>> View::OpenReplica(const std::string& path, Authority authority,
+Result<std::unique_ptr<View>> View::OpenReplica(const std::string& path,
+                                                std::optional<Authority> authority,
                                                 ViewOptions options) {
-  authority.replica = true;
   options.wal = options.sync = false;
   std::error_code error;
-  if (fs::exists(path + "/CURRENT", error)) {
+  if (!authority || fs::exists(path + "/CURRENT", error)) {
     DW_ASSIGN(auto view, Start(path, nullptr, options));
     if (!view->authority().replica)
       return Refused(Code::kConflict, path,
                      "is a directory of its own, no replica: name another with --data; what it "
                      "holds goes into a cluster by an export");
-    if (view->authority().cluster_id != authority.cluster_id)
+    if (!authority && view->Applied().number > 0) return view;
+    if (!authority)
+      return Refused(Code::kNotFound, path, "holds a replica that was not listed to its end");
+    if (view->authority().cluster_id != authority->cluster_id)
       return Refused(Code::kConflict, path,
                      "is a replica of cluster " + Shown(view->authority().cluster_id) +
-                         ", this etcd holds " + Shown(authority.cluster_id) +
+                         ", this etcd holds " + Shown(authority->cluster_id) +
                          ": name another with --data, or the right etcd");
-    if (view->authority().epoch > authority.epoch)
+    if (view->authority().epoch > authority->epoch)
       return Refused(Code::kConflict, path,
                      "has epoch " + std::to_string(view->authority().epoch) +
-                         ", this etcd holds the older " + std::to_string(authority.epoch) +
+                         ", this etcd holds the older " + std::to_string(authority->epoch) +
                          ": was it restored from a backup? Then start once with --raise-epoch");
     const bool wrong = fs::exists(path + kWrong, error);
-    if (view->authority().epoch == authority.epoch && view->Applied().number > 0 && !wrong)
+    if (view->authority().epoch == authority->epoch && view->Applied().number > 0 && !wrong)
       return view;
     view.reset();
     for (const auto& entry : fs::directory_iterator(path, error)) {
@@ -215,7 +218,8 @@ Result<std::unique_ptr<View>> View::OpenReplica(const std::string& path, Authori
       fs::remove_all(entry.path(), ignored);
     }
   }
-  return Start(path, &authority, options);
+  authority->replica = true;
+  return Start(path, &*authority, options);
 }
 
 Status View::MarkWrong() {

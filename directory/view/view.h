@@ -99,7 +99,9 @@ class View final : public Applier {
   /// A replica, created where there is none. One of an earlier epoch, one that was not listed to
   /// its end and one that is marked wrong begins anew, empty. kConflict: it belongs to another
   /// cluster, or is no replica.
-  static Result<std::unique_ptr<View>> OpenReplica(const std::string& path, Authority authority,
+  /// Without an authority, because etcd does not answer: the one that is there, kNotFound if none.
+  static Result<std::unique_ptr<View>> OpenReplica(const std::string& path,
+                                                   std::optional<Authority> authority,
                                                    ViewOptions options = {});
   /// What the replica holds is wrong: when it is opened next it begins anew. On disc at return.
   Status MarkWrong();

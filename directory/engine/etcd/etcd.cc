@@ -34,8 +34,9 @@ class Etcd final : public Log {
                 .failed = [this](Status status) { End(std::move(status)); }}),
         writer_(client, apply_, keys_, [this](Status status) { End(std::move(status)); }),
         feed_(client, apply_, view.Applied(), [this](Status status) { End(std::move(status)); }),
-        prober_owned_(client, feed_, BootClock::now()),
-        keeper_(client, writer_, view, keys_, options_.alive) {
+        prober_owned_(client, feed_, options_.importing ? nullptr : &view.authority(),
+                      [this](Status status) { End(std::move(status)); }),
+        keeper_(client, writer_, view, keys_) {
     prober_owned_.Applied(view.Applied().number);
     prober_ = &prober_owned_;
   }
@@ -61,6 +62,8 @@ class Etcd final : public Log {
     if (!guard) return std::nullopt;
     return std::vector<Guard>{std::move(*guard)};
   }
+  bool shared() const override { return true; }
+  void Announce(std::string alive) override { keeper_.Announce(std::move(alive)); }
   std::vector<std::pair<std::string_view, uint64_t>> figures() const override;
 
   void Stop() override {
@@ -128,6 +131,15 @@ std::string AuthorityKey() {
   return std::string(kPrefix) + keys::kAuthority;
 }
 
+std::string AuthorityValue(const View::Authority& authority) {
+  record::v1::Authority value;
+  value.set_cluster_id(authority.cluster_id);
+  value.set_epoch(authority.epoch);
+  value.set_created_wall_ms(WallMillis());
+  value.set_format(kFormat);
+  return value.SerializeAsString();
+}
+
 }  // namespace
 
 Result<View::Authority> ReadEtcdAuthority(Client& client, std::chrono::milliseconds most) {
@@ -142,6 +154,7 @@ Result<View::Authority> ReadEtcdAuthority(Client& client, std::chrono::milliseco
   range(AuthorityKey(), "");
   range(std::string(1, '\0'), kPrefix)->set_keys_only(true);
   range(kPrefixEnd, std::string(1, '\0'))->set_keys_only(true);
+  range(kPrefix, kPrefixEnd)->set_keys_only(true);
   DW_ASSIGN(const api::TxnResponse response, AtAny(client, most, [&](size_t member) {
               return client.Txn(member, request, kCall);
             }));
@@ -150,6 +163,11 @@ Result<View::Authority> ReadEtcdAuthority(Client& client, std::chrono::milliseco
       return Status(Code::kConflict, "this etcd holds " + Shown(kv.key()) +
                                          ", a directory needs one of its own");
   const auto& kvs = response.responses(0).response_range().kvs();
+  const auto& any = response.responses(3).response_range().kvs();
+  if (kvs.empty() && !any.empty())
+    return Status(Code::kConflict, "this etcd holds " + Shown(any[0].key()) +
+                                       " but no cluster id: an import broke off there, begin again "
+                                       "with an empty one");
   if (kvs.empty())
     return Status(Code::kNotFound,
                   "this etcd holds no directory: make one there with --init, once, or name the "
@@ -165,11 +183,6 @@ Result<View::Authority> ReadEtcdAuthority(Client& client, std::chrono::milliseco
 
 Status InitEtcdAuthority(Client& client, const View::Authority& authority,
                          std::chrono::milliseconds most) {
-  record::v1::Authority value;
-  value.set_cluster_id(authority.cluster_id);
-  value.set_epoch(authority.epoch);
-  value.set_created_wall_ms(WallMillis());
-  value.set_format(kFormat);
   api::TxnRequest request;
   api::Compare* const absent = request.add_compare();
   absent->set_target(api::Compare::VERSION);
@@ -177,12 +190,25 @@ Status InitEtcdAuthority(Client& client, const View::Authority& authority,
   absent->set_version(0);
   api::PutRequest* const put = request.add_success()->mutable_request_put();
   put->set_key(AuthorityKey());
-  put->set_value(value.SerializeAsString());
+  put->set_value(AuthorityValue(authority));
   DW_ASSIGN(const api::TxnResponse response, AtAny(client, most, [&](size_t member) {
               return client.Txn(member, request, kCall);
             }));
   if (response.succeeded()) return {};
   return {Code::kConflict, "this etcd holds a directory already: start without --init"};
+}
+
+Result<View::Authority> RaiseEtcdEpoch(Client& client, std::chrono::milliseconds most) {
+  DW_ASSIGN(View::Authority authority, ReadEtcdAuthority(client, most));
+  ++authority.epoch;
+  api::TxnRequest request;
+  api::PutRequest* const put = request.add_success()->mutable_request_put();
+  put->set_key(AuthorityKey());
+  put->set_value(AuthorityValue(authority));
+  DW_RETURN_IF_ERROR(AtAny(client, most, [&](size_t member) {
+                       return client.Txn(member, request, kCall);
+                     }).status());
+  return authority;
 }
 
 Result<std::unique_ptr<Log>> OpenEtcd(Client& client, View& view, EtcdOptions options) {

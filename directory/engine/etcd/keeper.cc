@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "datawire/limits.h"
+#include "engine/etcd/etcd.h"
 
 namespace datawire::directory::etcd {
 namespace {
@@ -12,6 +13,7 @@ using namespace std::chrono_literals;
 
 constexpr auto kProbeEvery = 250ms;
 constexpr auto kProbeMost = 1000ms;
+constexpr size_t kBackMost = 3;  // probes: one alone may be a stale read (CLUSTER.md, trap 7)
 constexpr auto kBehind = 1s;        // then the watch is moved, and the node is not healthy
 constexpr auto kCall = 1000ms;
 constexpr int64_t kLeaseSeconds = 10;
@@ -28,8 +30,14 @@ const std::vector<std::string> kRoles = {"compactor", "reaper"};
 
 // ---- Prober
 
-Prober::Prober(Client& client, Feed& feed, BootTime now)
-    : client_(client), feed_(feed), fresh_as_of_(now - 1h), moved_(now) {
+Prober::Prober(Client& client, Feed& feed, const View::Authority* authority,
+               std::function<void(Status)> failed)
+    : client_(client),
+      feed_(feed),
+      authority_(authority),
+      failed_(std::move(failed)),
+      fresh_as_of_(BootClock::now() - 1h),
+      moved_(BootClock::now()) {
   failure_ = "etcd has not been heard of yet";
   thread_ = std::thread([this] { Run(); });
 }
@@ -51,9 +59,15 @@ void Prober::Run() {
   api::RangeRequest request;
   request.set_key(std::string(kPrefix) + keys::kAuthority);
   request.set_count_only(true);
-  size_t skip = 1;
+  size_t skip = 1, back = 0;
+  if (!CheckAuthority()) return;
   while (true) {
     const BootTime sent = BootClock::now();
+    uint64_t applied;
+    {
+      const MutexLock lock(mutex_);
+      applied = applied_;
+    }
     const size_t member = (feed_.member() + skip) % client_.members();
     const auto response = client_.Range(member, request, kProbeMost);
     bool move = false;
@@ -62,6 +76,12 @@ void Prober::Run() {
       if (response.ok()) {
         const auto at = static_cast<uint64_t>(response->header().revision());
         failure_.clear();
+        back = at < applied ? back + 1 : 0;
+        if (back == kBackMost)
+          failed_({Code::kConflict,
+                   "etcd is at revision " + std::to_string(at) + ", this node has applied " +
+                       std::to_string(applied) +
+                       ": was etcd restored from a backup? Then start once with --raise-epoch"});
         if (at <= applied_)
           fresh_as_of_ = std::max(fresh_as_of_, sent);
         else
@@ -81,6 +101,31 @@ void Prober::Run() {
     wake_.wait_for(lock, kProbeEvery, [this]() DW_REQUIRES(mutex_) { return stopping_; });
     if (stopping_) return;
   }
+}
+
+// Asked once, when etcd answers for the first time: the node may have begun to serve without it.
+bool Prober::CheckAuthority() {
+  while (authority_ != nullptr) {
+    const auto authority = ReadEtcdAuthority(client_, kProbeMost);
+    if (authority.ok() && authority->cluster_id == authority_->cluster_id &&
+        authority->epoch == authority_->epoch)
+      return true;
+    if (authority.ok())
+      failed_({Code::kAborted, "etcd holds epoch " + std::to_string(authority->epoch) +
+                                   " of cluster " + authority->cluster_id});
+    else if (authority.status().code() != Code::kUnavailable &&
+             authority.status().code() != Code::kTimeout)
+      failed_(authority.status());
+    else {
+      MutexLock lock(mutex_);
+      failure_ = authority.status().message();
+      wake_.wait_for(lock, kProbeEvery, [this]() DW_REQUIRES(mutex_) { return stopping_; });
+      if (stopping_) return false;
+      continue;
+    }
+    return false;
+  }
+  return true;
 }
 
 void Prober::Applied(uint64_t number) {
@@ -106,12 +151,8 @@ Log::Freshness Prober::Fresh(BootTime now) const {
 
 // ---- Keeper
 
-Keeper::Keeper(Client& client, Writer& writer, View& view, NodeKeys keys, std::string alive)
-    : client_(client),
-      writer_(writer),
-      view_(view),
-      keys_(std::move(keys)),
-      alive_(std::move(alive)) {
+Keeper::Keeper(Client& client, Writer& writer, View& view, NodeKeys keys)
+    : client_(client), writer_(writer), view_(view), keys_(std::move(keys)) {
   thread_ = std::thread([this] { Run(); });
 }
 
@@ -128,6 +169,13 @@ void Keeper::Stop() {
   if (thread_.joinable()) thread_.join();
 }
 
+void Keeper::Announce(std::string alive) {
+  const MutexLock lock(mutex_);
+  alive_ = std::move(alive);
+  news_ = true;
+  wake_.notify_all();
+}
+
 void Keeper::Run() {
   while (true) {
     if (writer_.joined()) {
@@ -138,7 +186,8 @@ void Keeper::Run() {
       Compact(now);
     }
     MutexLock lock(mutex_);
-    wake_.wait_for(lock, kRound, [this]() DW_REQUIRES(mutex_) { return stopping_; });
+    wake_.wait_for(lock, kRound, [this]() DW_REQUIRES(mutex_) { return stopping_ || news_; });
+    news_ = false;
     if (stopping_) break;
   }
   // Others need not wait for its end. Best effort.
@@ -147,6 +196,13 @@ void Keeper::Run() {
 
 void Keeper::KeepLease() {
   const BootTime now = BootClock::now();
+  std::string alive;
+  {
+    const MutexLock lock(mutex_);
+    alive = alive_;
+  }
+  if (lease_ != 0 && !announced_ && !alive.empty())
+    announced_ = PutUnderLease("alive/" + keys_.node, alive, 0).ok();
   if (lease_ != 0) {
     if (now - kept_ < kLeaseEvery) return;
     const Status status = client_.KeepLease(writer_.member(), lease_, kCall);
@@ -154,14 +210,14 @@ void Keeper::KeepLease() {
     if (status.code() != Code::kNotFound) return;
     ++figures_.leases_lost;
     lease_ = 0;
-    lease_held_ = false;
+    lease_held_ = announced_ = false;
   }
   const auto granted = client_.GrantLease(writer_.member(), kLeaseSeconds, kCall);
   if (!granted.ok()) return;
   lease_ = *granted;
   kept_ = now;
-  lease_held_ = PutUnderLease("alive/" + keys_.node, alive_, 0).ok();
-  if (!lease_held_) lease_ = 0;
+  lease_held_ = true;
+  announced_ = !alive.empty() && PutUnderLease("alive/" + keys_.node, alive, 0).ok();
 }
 
 // `former` 0: whatever is there. Else only while the key was last changed then; ~0: while absent.

@@ -20,7 +20,10 @@ namespace datawire::directory::etcd {
 /// Thread-safe.
 class Prober {
  public:
-  Prober(Client& client, Feed& feed, BootTime now);
+  /// `authority`: whose data etcd must hold, null while it is being filled. `failed`: it holds
+  /// others', or has gone back in time.
+  Prober(Client& client, Feed& feed, const View::Authority* authority,
+         std::function<void(Status)> failed);
   ~Prober();
 
   /// From the apply thread.
@@ -34,10 +37,13 @@ class Prober {
     uint64_t at;
   };
   void Run();
-  void Heard(BootTime sent, uint64_t at);
+  /// False: it must not go on.
+  bool CheckAuthority();
 
   Client& client_;
   Feed& feed_;
+  const View::Authority* authority_;
+  const std::function<void(Status)> failed_;
   mutable Mutex mutex_;
   Condition wake_;
   std::deque<Probe> ahead_ DW_GUARDED_BY(mutex_);  // the view is not there yet
@@ -57,9 +63,11 @@ class Keeper {
   struct Figures {
     std::atomic<uint64_t> leases_lost{0}, compactions{0};
   };
-  Keeper(Client& client, Writer& writer, View& view, NodeKeys keys, std::string alive);
+  Keeper(Client& client, Writer& writer, View& view, NodeKeys keys);
   ~Keeper();
 
+  /// What `alive/<node>` says; before that it is not there.
+  void Announce(std::string alive);
   /// The guard that holds as long as this node has the role; nothing: it has not.
   std::optional<Guard> Role(const std::string& role) const;
   bool lease_held() const { return lease_held_; }
@@ -83,7 +91,6 @@ class Keeper {
   Writer& writer_;
   View& view_;
   const NodeKeys keys_;
-  const std::string alive_;
   Figures figures_;
   std::atomic<bool> lease_held_{false};
   // Its thread only.
@@ -92,8 +99,12 @@ class Keeper {
   uint64_t compacted_to_ = 0;
   std::deque<Moment> moments_;
 
+  bool announced_ = false;
+
   Mutex mutex_;
   Condition wake_;
+  std::string alive_ DW_GUARDED_BY(mutex_);
+  bool news_ DW_GUARDED_BY(mutex_) = false;
   bool stopping_ DW_GUARDED_BY(mutex_) = false;
   std::thread thread_;
 };
