@@ -114,8 +114,9 @@ Status CheckEngine(const std::string& engine, const std::string& endpoints, Conf
                   "--restore makes an embedded directory: restore etcd by its own means, then "
                   "start once with --raise-epoch");
   if (config->raise_epoch && (config->init || !config->import_file.empty()))
-    return Status(Code::kInvalid, "--raise-epoch is for a cluster that is there: not with --init "
-                                  "or --import");
+    return Status(Code::kInvalid,
+                  "--raise-epoch is for a cluster that is there: not with --init "
+                  "or --import");
   for (size_t from = 0; from <= endpoints.size();) {
     const size_t to = std::min(endpoints.find(',', from), endpoints.size());
     std::string one = endpoints.substr(from, to - from);

@@ -18,11 +18,11 @@ struct Config {
   bool dev = false;
   bool insecure = false;
   std::string node_id;
-  std::string cluster_id;             ///< for `init`; empty: a random one
-  std::string import_file;            ///< an export to make the data from
-  std::string restore;                ///< a snapshot to make the data from
-  std::vector<std::string> etcd;      ///< HOST:PORT of each member; empty: the embedded engine
-  std::string advertise;              ///< HOST:PORT at which other nodes reach this one
+  std::string cluster_id;         ///< for `init`; empty: a random one
+  std::string import_file;        ///< an export to make the data from
+  std::string restore;            ///< a snapshot to make the data from
+  std::vector<std::string> etcd;  ///< HOST:PORT of each member; empty: the embedded engine
+  std::string advertise;          ///< HOST:PORT at which other nodes reach this one
   bool raise_epoch = false;
   uint64_t epoch = 0;                 ///< for `import_file` and `restore`; 0: the backup's + 1
   uint64_t audit_bytes = 0;           ///< of the audit log that are kept

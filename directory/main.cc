@@ -143,8 +143,7 @@ Status Serve(Config& config, Signals& signals, Logger& logger) {
   options.incarnation = Hex(Ids(0).Bytes(8));
   EngineEnd end(signals);
   const auto opened = Store::Open(
-      config, options.incarnation, logger,
-      [&] { return signals.stopping() || !end.why().ok(); },
+      config, options.incarnation, logger, [&] { return signals.stopping() || !end.why().ok(); },
       [&end](Status why) { end.Set(std::move(why)); });
   if (!opened.ok() && signals.stopping()) return Status::Ok();
   if (!opened.ok()) return end.why().ok() ? opened.status() : end.why();

@@ -96,8 +96,8 @@ Result<std::unique_ptr<View>> OpenReplica(const Config& config, etcd::Client& cl
       return view;
     }
     if (view.status().code() != Code::kNotFound) return view;
-    authority = UntilAnswered(logger, stopping,
-                              [&] { return ReadEtcdAuthority(client, kEtcdMost); });
+    authority =
+        UntilAnswered(logger, stopping, [&] { return ReadEtcdAuthority(client, kEtcdMost); });
   }
   if (!authority.ok()) return authority.status();
   return View::OpenReplica(config.data, *authority);

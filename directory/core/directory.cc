@@ -47,11 +47,14 @@ class Core final : public Directory {
 
   void Listen() {
     // The engine goes on publishing after this object is gone.
-    ground_->view.SetListener([hub = std::weak_ptr(hub_), resolve = std::weak_ptr(resolve_)](
-                                  std::shared_ptr<const Published> published) {
-      if (const auto alive = hub.lock()) alive->Publish(*published);
-      if (const auto alive = resolve.lock()) alive->OnPublished(published->at);
-    });
+    ground_->view.SetListener(
+        [hub = std::weak_ptr(hub_), resolve = std::weak_ptr(resolve_),
+         tethers = ground_->log.shared() ? std::weak_ptr(tethers_) : std::weak_ptr<Tethers>()](
+            std::shared_ptr<const Published> published) {
+          if (const auto alive = tethers.lock()) alive->OnPublished(*published);
+          if (const auto alive = hub.lock()) alive->Publish(*published);
+          if (const auto alive = resolve.lock()) alive->OnPublished(published->at);
+        });
     ground_->log.SetAfterGroup([tethers = std::weak_ptr(tethers_)] {
       if (const auto alive = tethers.lock()) alive->AfterGroup();
     });
@@ -192,7 +195,7 @@ pb::StatusResponse Core::GetStatus() {
   out.set_uptime_ms(
       std::chrono::duration_cast<std::chrono::milliseconds>(ground_->now() - started_).count());
   const Tethers::Summary sessions = tethers_->summary();
-  out.set_sessions(sessions.sessions);
+  out.set_sessions(ground_->view.counts().sessions);
   out.set_sessions_suspect(sessions.suspects);
   out.set_brake_on(sessions.brake_on);
   out.set_brake_remaining_ms(sessions.brake_remaining.count());

@@ -45,6 +45,8 @@ pb::ListSessionsResponse::Session Tethers::Show(const Session& session) const {
   out.set_peer(record.peer());
   out.set_attached(session.stream != 0);
   out.set_opened_wall_ms(record.opened_wall_ms());
+  out.set_node(record.owner());
+  if (session.seen == BootTime{}) return out;  // what only its own node knows
   const BootTime clock = table_.clock(ground_->now());
   const auto ms = [](BootClock::duration span) {
     return static_cast<uint64_t>(std::max<int64_t>(duration_cast<milliseconds>(span).count(), 0));
@@ -54,22 +56,33 @@ pb::ListSessionsResponse::Session Tethers::Show(const Session& session) const {
   return out;
 }
 
+Result<std::optional<pb::ListSessionsResponse::Session>> Tethers::ShowAny(
+    const std::string& id) const {
+  {
+    std::lock_guard lock(mu_);
+    if (const Session* session = table_.Find(id)) return std::optional(Show(*session));
+  }
+  DW_ASSIGN(const auto session, ReadSession(id));
+  if (!session) return std::optional<pb::ListSessionsResponse::Session>();
+  return std::optional(Show(*session));
+}
+
 Result<pb::ListSessionsResponse> Tethers::ListSessions(
     const pb::ListSessionsRequest& request) const {
   if (!request.id().empty()) return ShowOne(request.id());
   DW_ASSIGN(const size_t most, PageSize(request.page_size()));
   pb::ListSessionsResponse out;
   *out.mutable_source() = ground_->source;
-  {
-    std::lock_guard lock(mu_);
-    std::vector<const Session*> later;
-    for (const auto& [id, session] : table_.sessions())
-      if (id > request.after()) later.push_back(&session);
-    out.set_more(later.size() > most);
-    const auto end = later.begin() + std::min(most, later.size());
-    std::partial_sort(later.begin(), end, later.end(),
-                      [](const Session* a, const Session* b) { return a->id < b->id; });
-    for (auto it = later.begin(); it != end; ++it) *out.add_sessions() = Show(**it);
+  std::vector<std::string> ids;
+  const std::string from = request.after().empty() ? "s/" : keys::Session(request.after()) + '\0';
+  DW_RETURN_IF_ERROR(ground_->view.Scan(from, "s0", [&](const Record& record) {
+    if (ids.size() == most) out.set_more(true);
+    if (ids.size() < most) ids.push_back(record.key.substr(2));
+    return !out.more();
+  }));
+  for (const std::string& id : ids) {
+    DW_ASSIGN(auto session, ShowAny(id));
+    if (session) *out.add_sessions() = std::move(*session);
   }
   for (auto& session : *out.mutable_sessions()) {
     DW_ASSIGN(const auto registrations, ground_->view.RegistrationsOf(session.id()));
@@ -82,10 +95,8 @@ Result<pb::ListSessionsResponse> Tethers::ShowOne(const std::string& id) const {
   DW_RETURN_IF_ERROR(CheckId(id));
   pb::ListSessionsResponse out;
   *out.mutable_source() = ground_->source;
-  {
-    std::lock_guard lock(mu_);
-    if (const Session* session = table_.Find(id)) *out.add_sessions() = Show(*session);
-  }
+  DW_ASSIGN(auto shown, ShowAny(id));
+  if (shown) *out.add_sessions() = std::move(*shown);
   if (out.sessions().empty()) {
     DW_ASSIGN(const auto stored, ground_->view.Get(keys::SessionEnded(id)));
     if (!stored) return UnknownSession(id);
@@ -119,23 +130,30 @@ void Tethers::EndSession(const pb::EndSessionRequest& request, const Peer& peer,
                          std::function<void(Result<pb::EndSessionResponse>)> done) {
   const std::string& id = request.id();
   Status refused = CheckId(id);
+  const RevisionCall answer = [done](const Result<Revision>& result) {
+    if (!result.ok()) return done(result.status());
+    pb::EndSessionResponse response;
+    ToWire(*result, response.mutable_revision());
+    done(std::move(response));
+  };
   After after;
   if (refused.ok()) {
-    std::lock_guard lock(mu_);
+    std::unique_lock lock(mu_);
     if (table_.Find(id) == nullptr) {
-      refused = UnknownSession(id);
+      lock.unlock();
+      return ChangeForeign(
+          id,
+          [self = shared_from_this(), peer](const Session& session) {
+            return self->EndOp(session, directory::NameOf(peer), peer.address);
+          },
+          answer);
     } else if (stopping_) {
       refused = {Code::kUnavailable, "this node stops"};
     } else if (ends_[id].size() >= kEndCalls) {
       refused = {Code::kOverloaded, std::to_string(kEndCalls) + " calls wait for its end"};
       refused.set_retry_after(std::chrono::seconds(1));
     } else {
-      ends_[id].push_back([done](const Result<Revision>& result) {
-        if (!result.ok()) return done(result.status());
-        pb::EndSessionResponse response;
-        ToWire(*result, response.mutable_revision());
-        done(std::move(response));
-      });
+      ends_[id].push_back(answer);
       // One that is ending already ends as it began to.
       table_.Close(id, EndReason::kOperator, directory::NameOf(peer), peer.address);
       Flush(after);
@@ -159,10 +177,19 @@ void Tethers::DrainSession(const std::string& id, bool undo, const Peer& peer, R
   Status refused;
   After after;
   {
-    std::lock_guard lock(mu_);
+    std::unique_lock lock(mu_);
     const Session* session = table_.Find(id);
     if (session == nullptr) {
-      refused = UnknownSession(id);
+      lock.unlock();
+      return ChangeForeign(
+          id,
+          [self = shared_from_this(), undo, peer](Session foreign) {
+            foreign.draining = !undo;
+            foreign.drained_by = directory::NameOf(peer);
+            foreign.drained_peer = peer.address;
+            return self->MarkOp(foreign, SessionTable::Wanted(foreign));
+          },
+          done);
     } else if (stopping_) {
       refused = {Code::kUnavailable, "this node stops"};
     } else if (ops_[id].drain_calls.size() >= kEndCalls) {

@@ -7,6 +7,9 @@
 #include "datawire/limits.h"
 
 namespace datawire::directory {
+
+namespace pb = ::datawire::directory::v1;
+
 namespace {
 
 constexpr std::chrono::seconds kTickGap{1};  // a longer one: the node itself was away
@@ -22,6 +25,17 @@ BootClock::duration GraceOf(const Session& session) {
 }
 
 }  // namespace
+
+SessionMark MarkOf(const record::v1::SessionMark& mark) {
+  switch (mark.state()) {
+    case pb::ENDPOINT_STATE_DRAINING:
+      return SessionMark::kDraining;
+    case pb::ENDPOINT_STATE_SUSPECT:
+      return mark.draining() ? SessionMark::kSuspectDraining : SessionMark::kSuspect;
+    default:
+      return SessionMark::kNone;
+  }
+}
 
 Session* SessionTable::Mutable(const std::string& id) {
   const auto it = sessions_.find(id);
@@ -41,15 +55,20 @@ Session& SessionTable::Add(const std::string& id, record::v1::Session record, ui
   return session;
 }
 
-void SessionTable::Recover(const std::string& id, record::v1::Session record, uint64_t modified,
-                           SessionMark mark, BootTime now) {
-  Session& session = Add(id, std::move(record), modified);
+void SessionTable::Begin(Session& session, SessionMark mark, BootClock::duration life,
+                         BootTime now) {
   session.marked = mark;
   session.draining = mark == SessionMark::kDraining || mark == SessionMark::kSuspectDraining;
   session.suspect = mark == SessionMark::kSuspect || mark == SessionMark::kSuspectDraining;
   session.seen = clock(now);
-  session.deadline = session.seen + GraceOf(session);
-  timers_.emplace(session.deadline, id);
+  session.deadline = session.seen + life;
+  timers_.emplace(session.deadline, session.id);
+}
+
+void SessionTable::Recover(const std::string& id, record::v1::Session record, uint64_t modified,
+                           SessionMark mark, BootTime now) {
+  Session& session = Add(id, std::move(record), modified);
+  Begin(session, mark, GraceOf(session), now);
 }
 
 void SessionTable::Opened(const std::string& id, record::v1::Session record, uint64_t modified,
@@ -61,15 +80,56 @@ void SessionTable::Opened(const std::string& id, record::v1::Session record, uin
   timers_.emplace(session.deadline, id);
 }
 
+void SessionTable::TakenOver(const std::string& id, record::v1::Session record, uint64_t modified,
+                             SessionMark mark, uint64_t mark_modified, uint64_t stream,
+                             BootTime now) {
+  Forget(id);  // an orphan
+  Session& session = Add(id, std::move(record), modified);
+  session.mark_modified = mark_modified;
+  session.stream = stream;
+  Begin(session, mark, TtlOf(session), now);
+  Seen(session, now);
+}
+
+void SessionTable::Adopt(const std::string& id, record::v1::Session record, uint64_t modified,
+                         SessionMark mark, uint64_t mark_modified, BootTime now) {
+  if (Find(id) != nullptr) return;
+  Session& session = Add(id, std::move(record), modified);
+  session.mark_modified = mark_modified;
+  session.orphan = true;
+  Begin(session, mark, std::max<BootClock::duration>(TtlOf(session), limits::kOrphanLife), now);
+}
+
+void SessionTable::Forget(const std::string& id) {
+  if (Find(id) != nullptr) Ended(id);
+}
+
+void SessionTable::MarkIs(const std::string& id, SessionMark mark, uint64_t modified) {
+  Session* session = Mutable(id);
+  if (session == nullptr || modified <= session->mark_modified) return;
+  const bool own = session->marking && session->marking_as == mark;
+  session->marked = mark;
+  session->mark_modified = modified;
+  if (own) return;
+  session->draining = mark == SessionMark::kDraining || mark == SessionMark::kSuspectDraining;
+  WantMark(*session);
+}
+
 SessionTable::Verdict SessionTable::MayResume(const std::string& id,
                                               const std::string& secret_sha256,
                                               const std::string& identity,
                                               uint64_t attach_number) const {
   const Session* session = Find(id);
   if (session == nullptr) return Verdict::kUnknown;
-  if (!SameSecret(session->record.secret_sha256(), secret_sha256)) return Verdict::kForeignSecret;
-  if (session->record.identity() != identity) return Verdict::kForeignIdentity;
-  if (attach_number <= session->record.attach_number()) return Verdict::kFenced;
+  return MayResume(session->record, secret_sha256, identity, attach_number);
+}
+
+SessionTable::Verdict SessionTable::MayResume(const record::v1::Session& record,
+                                              const std::string& secret_sha256,
+                                              const std::string& identity, uint64_t attach_number) {
+  if (!SameSecret(record.secret_sha256(), secret_sha256)) return Verdict::kForeignSecret;
+  if (record.identity() != identity) return Verdict::kForeignIdentity;
+  if (attach_number <= record.attach_number()) return Verdict::kFenced;
   return Verdict::kOk;
 }
 
@@ -132,7 +192,10 @@ void SessionTable::Close(const std::string& id, EndReason why, const std::string
   ends_.insert(id);
 }
 
-void SessionTable::Tick(BootTime now, bool healthy) {
+void SessionTable::Tick(BootTime now, bool healthy, std::optional<size_t> live,
+                        size_t expire_most) {
+  live_ = live;
+  expire_most_ = expire_most;
   const auto gap = now - last_tick_;
   const bool away = !healthy || !healthy_ || gap >= kTickGap;
   away_ = away ? away_ + gap : BootClock::duration{};
@@ -170,7 +233,9 @@ void SessionTable::CollectDue() {
 }
 
 size_t SessionTable::budget() const {
-  const size_t population = sessions_.size() - expiring_ + expired_.size();
+  // Those whose expiry is in flight are in both.
+  const size_t population =
+      std::max(live_.value_or(sessions_.size()), expiring_) - expiring_ + expired_.size();
   return std::max(limits::kBrakeLeast, population * limits::kBrakePercent / 100);
 }
 
@@ -197,7 +262,7 @@ void SessionTable::Decide() {
       if (due_.empty()) brake_ = BrakeState::kOff;
       break;
   }
-  if (brake_ != BrakeState::kOn) Expire(room);
+  if (brake_ != BrakeState::kOn) Expire(std::min(room, expire_most_));
   for (const auto& [deadline, id] : due_) {
     Session* session = Mutable(id);
     if (session->suspect) continue;
@@ -266,6 +331,7 @@ std::vector<std::string> SessionTable::TakeMarks() {
     }
     if (session != nullptr && Wanted(*session) != session->marked) {
       session->marking = true;
+      session->marking_as = Wanted(*session);
       out.push_back(*it);
     }
     it = marks_.erase(it);
@@ -273,11 +339,14 @@ std::vector<std::string> SessionTable::TakeMarks() {
   return out;
 }
 
-void SessionTable::Marked(const std::string& id, bool ok, SessionMark written) {
+void SessionTable::Marked(const std::string& id, bool ok, SessionMark written, uint64_t at) {
   Session* session = Mutable(id);
   if (session == nullptr) return;
   session->marking = false;
-  if (ok) session->marked = written;
+  if (ok && at >= session->mark_modified) {
+    session->marked = written;
+    session->mark_modified = at;
+  }
   if (Wanted(*session) != session->marked) (ok ? marks_ : marks_again_).insert(id);
 }
 

@@ -15,6 +15,7 @@ namespace datawire::directory {
 
 /// What `q/<session>` says of a session; a committed fact.
 enum class SessionMark { kNone, kDraining, kSuspect, kSuspectDraining };
+SessionMark MarkOf(const record::v1::SessionMark& mark);
 /// Why a session is to end.
 enum class EndReason { kExpired, kClosed, kOperator };
 enum class BrakeState { kOff, kOn, kReleasing };
@@ -26,12 +27,15 @@ struct Session {
   uint64_t modified = 0;       ///< revision number of that
   uint64_t stream = 0;         ///< the tether that holds it; 0: none
   BootTime seen, deadline;     ///< on the table's clock, which stands still when the node is away
-  bool draining = false, suspect = false;   ///< as wanted
-  SessionMark marked = SessionMark::kNone;  ///< as committed
-  bool marking = false;                     ///< a commit of the mark is in flight
-  std::optional<EndReason> ending;          ///< wanted, perhaps in flight: that commit decides
-  std::string drained_by, drained_peer;     ///< who asked for it, or for its end
-  std::string ended_by, ended_peer;         ///< kOperator: who wants it
+  bool draining = false, suspect = false;       ///< as wanted
+  SessionMark marked = SessionMark::kNone;      ///< as committed
+  uint64_t mark_modified = 0;                   ///< revision number of `q/`; 0: there is none
+  SessionMark marking_as = SessionMark::kNone;  ///< while `marking`
+  bool marking = false;                         ///< a commit of the mark is in flight
+  bool orphan = false;  ///< of a node that is gone: nobody's until it is resumed somewhere
+  std::optional<EndReason> ending;       ///< wanted, perhaps in flight: that commit decides
+  std::string drained_by, drained_peer;  ///< who asked for it, or for its end
+  std::string ended_by, ended_peer;      ///< kOperator: who wants it
 };
 
 /// Lives and deaths of the sessions of this node: TTLs, grace, fencing, the brake on mass expiry
@@ -47,9 +51,25 @@ class SessionTable {
   void Opened(const std::string& id, record::v1::Session record, uint64_t modified, uint64_t stream,
               BootTime now);
 
+  /// A session that another node held is resumed here; it keeps its mark.
+  void TakenOver(const std::string& id, record::v1::Session record, uint64_t modified,
+                 SessionMark mark, uint64_t mark_modified, uint64_t stream, BootTime now);
+  /// One of a node that is gone: this one counts its time, max(TTL, 30 s).
+  void Adopt(const std::string& id, record::v1::Session record, uint64_t modified, SessionMark mark,
+             uint64_t mark_modified, BootTime now);
+  /// It is another's, or over: no word of it any more.
+  void Forget(const std::string& id);
+  /// What a mark says now, whoever wrote it.
+  void MarkIs(const std::string& id, SessionMark mark, uint64_t modified);
+  /// Another node committed an expiry: it is in the same budget.
+  void ExpiredElsewhere() { expired_.push_back(clock()); }
+
   enum class Verdict { kOk, kUnknown, kForeignSecret, kForeignIdentity, kFenced };
   Verdict MayResume(const std::string& id, const std::string& secret_sha256,
                     const std::string& identity, uint64_t attach_number) const;
+  /// The same of a record that another node holds.
+  static Verdict MayResume(const record::v1::Session& record, const std::string& secret_sha256,
+                           const std::string& identity, uint64_t attach_number);
   /// A resume was committed. Returns the stream that is fenced by it, 0 if none.
   uint64_t Resumed(const std::string& id, uint64_t attach_number, uint64_t modified,
                    uint64_t stream, BootTime now, const std::string& peer = "");
@@ -67,7 +87,10 @@ class SessionTable {
 
   /// `healthy`: commits work. Unhealthy spans, and gaps between ticks of 1 s and more, do not count
   /// for any deadline; after 3 s of them on end every deadline is at least now + max(TTL, 60 s).
-  void Tick(BootTime now, bool healthy);
+  /// `live`: sessions that the budget is a share of, over all nodes; nothing: those in here. At
+  /// most `expire_most` are to end by expiry.
+  void Tick(BootTime now, bool healthy, std::optional<size_t> live = {},
+            size_t expire_most = ~size_t{0});
 
   /// Ends to commit now; each is reported by Ended or EndFailed.
   std::vector<std::string> TakeEnds();
@@ -76,7 +99,7 @@ class SessionTable {
   /// Sessions whose mark is to be committed; each is reported by Marked.
   std::vector<std::string> TakeMarks();
   static SessionMark Wanted(const Session& session);
-  void Marked(const std::string& id, bool ok, SessionMark written);
+  void Marked(const std::string& id, bool ok, SessionMark written, uint64_t at = 0);
 
   const Session* Find(const std::string& id) const;
   size_t size() const { return sessions_.size(); }
@@ -98,6 +121,7 @@ class SessionTable {
   using Entry = std::pair<BootTime, std::string>;
   Session* Mutable(const std::string& id);
   Session& Add(const std::string& id, record::v1::Session record, uint64_t modified);
+  void Begin(Session& session, SessionMark mark, BootClock::duration life, BootTime now);
   void Seen(Session& session, BootTime now);
   void GiveGrace();
   void CollectDue();
@@ -108,6 +132,8 @@ class SessionTable {
   std::unordered_map<std::string, Session> sessions_;
   // One entry a live session that is not due; its time may be too early, never too late.
   std::priority_queue<Entry, std::vector<Entry>, std::greater<>> timers_;
+  std::optional<size_t> live_;    // what the budget is a share of
+  size_t expire_most_ = 0;        // in this tick
   std::set<Entry> due_;           // past their deadline, end not wanted yet
   std::deque<BootTime> expired_;  // ends by expiry in the last 60 s, those in flight too
   size_t expiring_ = 0;           // in flight

@@ -36,6 +36,9 @@ void Sweeper::Tick(BootTime now, BootTime healthy_clock) {
                             WallMillis() - std::chrono::milliseconds(options.audit_age).count());
   }
   if (in_flight_ > 0 || !ground_->log.Fresh().healthy) return;
+  const auto role = ground_->log.Role("reaper");
+  if (!role) return;
+  role_ = *role;
   if (last_endpoints_ > 0) EndLastEndpoints(last_endpoints_);
   if (tombstones_ > 0) EraseTombstones(tombstones_);
 }
@@ -67,6 +70,7 @@ void Sweeper::EndLastEndpoints(uint64_t up_to) {
 
 void Sweeper::Propose(Op op) {
   op.frees_space = true;
+  op.guards.insert(op.guards.end(), role_.begin(), role_.end());
   ++in_flight_;
   // A refused one is still due: the queue offers it again.
   ground_->log.Propose(std::move(op), ground_->commit_deadline(),

@@ -86,16 +86,15 @@ std::optional<pb::TetherResponse> TetherLine::Next() {
 
 Result<std::shared_ptr<Tethers>> Tethers::Open(std::shared_ptr<Ground> ground, BootTime now) {
   auto tethers = std::make_shared<Tethers>(ground, now);
+  // In a cluster those of former runs are orphans, wherever this node starts.
+  if (ground->log.shared()) return tethers;
   std::unordered_map<std::string, SessionMark> marks;
   Status bad;
   DW_RETURN_IF_ERROR(ground->view.Scan("q/", "q0", [&](const Record& record) {
     record::v1::SessionMark mark;
     if (!mark.ParseFromString(record.value))
       bad = {Code::kCorrupt, "a session mark does not parse"};
-    SessionMark& held = marks[record.key.substr(2)];
-    if (mark.state() == pb::ENDPOINT_STATE_DRAINING) held = SessionMark::kDraining;
-    if (mark.state() == pb::ENDPOINT_STATE_SUSPECT)
-      held = mark.draining() ? SessionMark::kSuspectDraining : SessionMark::kSuspect;
+    marks[record.key.substr(2)] = MarkOf(mark);
     return bad.ok();
   }));
   DW_RETURN_IF_ERROR(ground->view.Scan("s/", "s0", [&](const Record& record) {
@@ -276,19 +275,19 @@ void Tethers::Resume(const Line& line, const pb::TetherRequest::Hello& hello, in
     if (line->state != TetherLine::kOpening) return;
     const auto verdict =
         table_.MayResume(id, Sha256(hello.secret()), line->peer.identity, hello.attach_number());
-    if (verdict != SessionTable::Verdict::kOk) {
+    const Session* const known = table_.Find(id);
+    if (known == nullptr || known->orphan) {
+      after.calls.push_back([self = shared_from_this(), line, hello, attempt] {
+        self->TakeOver(line, hello, attempt);
+      });
+    } else if (verdict != SessionTable::Verdict::kOk) {
       ++ground_->counts.refused;
-      RefuseResume(line, id, verdict, after);
+      RefuseResume(line, id, verdict, known->record.attach_number(), after);
     } else if (attempt >= kAttempts) {
       EndLine(line, {Code::kUnavailable, "the session keeps changing: try again"}, "", 0, after);
     } else {
       const Session& session = *table_.Find(id);
-      record::v1::Session record = session.record;
-      record.set_owner(ground_->options.node_id);
-      record.set_owner_incarnation(ground_->options.incarnation);
-      record.set_attach_number(hello.attach_number());
-      record.set_peer(line->peer.address);
-      record.set_resumed_wall_ms(WallMillis());
+      const record::v1::Session record = Resumption(session.record, line->peer, hello);
       op.guards.push_back({Guard::kModEquals, keys::Session(id), session.modified});
       op.changes.push_back({false, keys::Session(id), record.SerializeAsString()});
       op.frees_space = true;  // takes none, and a refusal would end who is alive
@@ -301,6 +300,16 @@ void Tethers::Resume(const Line& line, const pb::TetherRequest::Hello& hello, in
                        [self, line, hello, attempt](const Outcome& outcome) {
                          self->Resumed(line, hello, attempt, outcome);
                        });
+}
+
+record::v1::Session Tethers::Resumption(record::v1::Session record, const Peer& peer,
+                                        const pb::TetherRequest::Hello& hello) const {
+  record.set_owner(ground_->options.node_id);
+  record.set_owner_incarnation(ground_->options.incarnation);
+  record.set_attach_number(hello.attach_number());
+  record.set_peer(peer.address);
+  record.set_resumed_wall_ms(WallMillis());
+  return record;
 }
 
 void Tethers::Resumed(const Line& line, const pb::TetherRequest::Hello& hello, int attempt,
@@ -350,12 +359,9 @@ void Tethers::Welcome(const Line& line, const Session& session, const std::strin
 }
 
 void Tethers::RefuseResume(const Line& line, const std::string& id, SessionTable::Verdict verdict,
-                           After& after) {
+                           uint64_t present, After& after) {
   using Verdict = SessionTable::Verdict;
-  auto self = shared_from_this();
-  if (verdict == Verdict::kUnknown) {
-    after.calls.push_back([self, line, id] { self->EndUnknown(line, id); });
-  } else if (verdict == Verdict::kForeignSecret) {
+  if (verdict == Verdict::kForeignSecret) {
     EndLine(line, {Code::kDenied, "foreign secret for session " + Hex(id)}, "", 0, after);
   } else if (verdict == Verdict::kForeignIdentity) {
     EndLine(line,
@@ -363,7 +369,6 @@ void Tethers::RefuseResume(const Line& line, const std::string& id, SessionTable
                                 Shown(line->peer.identity)},
             "", 0, after);
   } else {
-    const uint64_t present = table_.Find(id)->record.attach_number();
     EndLine(line,
             {Code::kFenced, "the session is held by attach number " + std::to_string(present) +
                                 ": a greater one is needed"},
@@ -422,10 +427,16 @@ void Tethers::Gone(const Line& line) {
 }
 
 void Tethers::Tick(BootTime now, bool healthy) {
+  if (ground_->log.shared()) LookForOrphans(now);
   After after;
   {
     std::lock_guard lock(mu_);
-    table_.Tick(now, healthy);
+    if (ground_->log.shared()) {
+      SendAway(now, healthy, after);
+      table_.Tick(now, healthy, ground_->view.counts().sessions, expiring_ ? 0 : expire_most_);
+    } else {
+      table_.Tick(now, healthy);
+    }
     ground_->counts.brake_trips = table_.brake_trips();
     Flush(after);
   }

@@ -9,10 +9,14 @@
 #include <vector>
 
 #include "core/ground.h"
+#include "core/orphans.h"
 #include "core/session_table.h"
 #include "core/tether_line.h"
 
 namespace datawire::directory {
+
+/// Moved by each commit of expiries, so that they come one after another (P11).
+inline constexpr char kBudgetKey[] = "l/budget";
 
 /// The Tether verb: sessions on their streams, their ops exactly once, and the commits that the
 /// session table asks for. One lock over table and ops; reads, commits and messages happen outside
@@ -27,6 +31,8 @@ class Tethers : public std::enable_shared_from_this<Tethers> {
   /// Answers the ops that a group brought to their end: those of one tether in one go.
   void AfterGroup();
   void Tick(BootTime now, bool healthy);
+  /// What the view was told of sessions: other nodes take them over, end and mark them, too.
+  void OnPublished(const Published& published);
   /// Tells every tether to move; later ones are refused.
   void Stop();
 
@@ -78,11 +84,37 @@ class Tethers : public std::enable_shared_from_this<Tethers> {
   void Welcome(const Line& line, const Session& session, const std::string& secret, bool resumed,
                Revision at, After& after);
   void RefuseResume(const Line& line, const std::string& id, SessionTable::Verdict verdict,
-                    After& after);
+                    uint64_t present, After& after);
   void EndUnknown(const Line& line, const std::string& id);
   void EndLine(const Line& line, const Status& status, const std::string& reason,
                uint64_t present_attach_number, After& after);
   void Gone(const Line& line);
+
+  // shared_sessions.cc: sessions between the nodes of a cluster.
+  void TakeOver(const Line& line, const pb::TetherRequest::Hello& hello, int attempt);
+  void OnRecord(const Record& record, After& after);
+  void TakenOver(const Line& line, const Session& session, const Quotas::Held& held,
+                 const Outcome& outcome);
+  void Lose(const std::string& id, uint64_t attach_number, After& after);
+  void EndedElsewhere(const std::string& id, const record::v1::SessionEnded& ended, After& after);
+  void LookForOrphans(BootTime now);
+  void ReadOwners();
+  void AdoptOrphans(const Orphans::Owner& owner, BootTime now);
+  void ReturnOrphans(const Orphans::Owner& owner);
+  void ForgetOrphans();
+  void ForgetOrphan(const std::string& id);
+  void SendAway(BootTime now, bool healthy, After& after);
+  /// Proposes `change` of the session as it is, until no other change comes in between.
+  void ChangeForeign(const std::string& id, std::function<Op(const Session&)> change,
+                     RevisionCall done, int attempt = 0);
+  /// As the view has it; nothing: there is none.
+  Result<std::optional<Session>> ReadSession(const std::string& id) const;
+  bool IsOwn(const record::v1::Session& session) const;
+  /// Nobody changed its record since: false, and another node has it or it is over.
+  bool IsStill(const std::string& id, uint64_t modified) const;
+  /// The record of a session that `hello` resumes here.
+  record::v1::Session Resumption(record::v1::Session record, const Peer& peer,
+                                 const pb::TetherRequest::Hello& hello) const;
 
   // tether_ops.cc: ops of a session.
   void Admit(const Line& line, std::shared_ptr<SessionOp> op, After& after);
@@ -97,13 +129,17 @@ class Tethers : public std::enable_shared_from_this<Tethers> {
   // session_commits.cc: what the table wants committed.
   void Flush(After& after);
   void ProposeEnd(const Session& session);
+  void ProposeExpiries(const std::vector<Session>& sessions);
   void EndDone(const std::string& id, EndReason reason, const Outcome& outcome);
   void ProposeMark(const std::string& id, const Session& session);
+  Op EndOp(const Session& session, const std::string& by, const std::string& peer) const;
+  Op MarkOp(const Session& session, SessionMark wanted) const;
   void MarkDone(const std::string& id, SessionMark written, const Outcome& outcome);
   void AnswerDrains(const std::string& id, const Result<Revision>& result, After& after);
 
   // session_admin.cc
   pb::ListSessionsResponse::Session Show(const Session& session) const;  // with mu_ held
+  Result<std::optional<pb::ListSessionsResponse::Session>> ShowAny(const std::string& id) const;
   Result<pb::ListSessionsResponse> ShowOne(const std::string& id) const;
   void AnswerEnds(const std::string& id, const Result<Revision>& result, After& after);
 
@@ -116,6 +152,17 @@ class Tethers : public std::enable_shared_from_this<Tethers> {
       ends_;  // operators who wait for the end of a session
   std::unordered_map<uint64_t, Line> lines_;
   uint64_t next_stream_ = 1;
+  // With other nodes: who owns what, while this one is the reaper; the one budget of expiry.
+  Orphans orphans_;
+  bool reaping_ = false, reading_owners_ = false;
+  std::set<std::string> changed_meanwhile_;  // sessions, since the walk over owners began
+  std::set<Orphans::Owner> adopted_;
+  uint64_t budget_modified_ = 0;  // of `l/budget`, as told; 0: there is none
+  uint64_t budget_seen_ = 0;      // as read at the last look
+  bool expiring_ = false;         // the one op of expiries that is in flight
+  size_t expire_most_ = 1;        // in the next
+  BootTime looked_at_{}, healthy_at_{};
+  bool sent_away_ = false;
   bool stopping_ = false;
 
   std::mutex finished_mu_;

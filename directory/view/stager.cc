@@ -77,6 +77,8 @@ Status Stager::LoadBatch() {
     if (key.starts_with("s/") || key.starts_with("q/") || key.starts_with("t/"))
       DW_RETURN_IF_ERROR(LoadSessionChange(key, nullptr));
   for (const Record& put : batch_.puts)
+    if (put.key.starts_with("l/")) staged_.published->records.push_back(put);
+  for (const Record& put : batch_.puts)
     if (put.key.starts_with("s/") || put.key.starts_with("q/") || put.key.starts_with("t/"))
       DW_RETURN_IF_ERROR(LoadSessionChange(put.key, &put));
   for (const std::string& key : batch_.erased)
@@ -139,7 +141,7 @@ Result<Stager::Session*> Stager::LoadSession(const std::string& id) {
 
 Status Stager::LoadSessionChange(const std::string& key, const Record* put) {
   DW_ASSIGN(Session * session, LoadSession(key.substr(2)));
-  if (put != nullptr) staged_.published->sessions.push_back(*put);
+  if (put != nullptr) staged_.published->records.push_back(*put);
   if (put == nullptr && key[0] == 's') staged_.published->sessions_gone.push_back(key.substr(2));
   if (key[0] == 's') {
     session->after.live = put != nullptr;

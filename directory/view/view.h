@@ -47,9 +47,9 @@ struct Published {
     bool subtree;  ///< what addresses below it may match has changed
   };
   Revision at;
-  std::vector<Change> addresses;  ///< rows that changed, appeared or went
-  std::string events;             ///< encoded datawire.record.v1.History; empty: none
-  std::vector<Record> sessions;   ///< puts of `s/`, `q/` and `t/`
+  std::vector<Change> addresses;           ///< rows that changed, appeared or went
+  std::string events;                      ///< encoded datawire.record.v1.History; empty: none
+  std::vector<Record> records;             ///< puts of `s/`, `q/`, `t/` and `l/`
   std::vector<std::string> sessions_gone;  ///< ids
   bool resync = false;  ///< of a listing: what happened since the revision before is not known
 };
@@ -70,8 +70,8 @@ struct ViewOptions {
   size_t block_cache_bytes = 64ull << 20;
   size_t recent_bytes = 8ull << 20;  // some 20 000 records and rows, for the write path
   uint64_t history_bytes = 256ull << 20;
-  bool sync = true;                      ///< false only for benchmarks of the view itself
-  bool wal = true;  ///< false of a replica: a crash takes it back to an earlier revision
+  bool sync = true;  ///< false only for benchmarks of the view itself
+  bool wal = true;   ///< false of a replica: a crash takes it back to an earlier revision
   uint64_t reserve_bytes = 16ull << 20;  ///< free disc that only ops that free space may use
   rocksdb::Env* env = nullptr;  ///< tests of failing discs; null: the system's. Outlives the view
 };

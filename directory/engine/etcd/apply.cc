@@ -10,10 +10,10 @@ namespace {
 
 using namespace std::chrono_literals;
 
-constexpr size_t kQueueBytes = 64u << 20;       // of the watch, ahead of the view
-constexpr size_t kListingBytes = 64u << 20;     // of differences: more, and it begins anew
-constexpr size_t kRevisionsAtOnce = 500;        // in one write
-constexpr size_t kOwnRemembered = 8;            // of own transactions: one is in flight
+constexpr size_t kQueueBytes = 64u << 20;    // of the watch, ahead of the view
+constexpr size_t kListingBytes = 64u << 20;  // of differences: more, and it begins anew
+constexpr size_t kRevisionsAtOnce = 500;     // in one write
+constexpr size_t kOwnRemembered = 8;         // of own transactions: one is in flight
 
 size_t BytesOf(const Record& record) {
   return record.key.size() + record.value.size() + 64;
@@ -191,8 +191,8 @@ Status Apply::Write(uint64_t at) {
   const rocksdb::Status status = view_.db().Write(options, staged_.GetWriteBatch());
   if (!status.ok()) {
     view_.Discard({revision.epoch, 0});
-    return {Code::kUnavailable, "a write to the disc of " + view_.path() + " failed (" +
-                                    status.ToString() + ")"};
+    return {Code::kUnavailable,
+            "a write to the disc of " + view_.path() + " failed (" + status.ToString() + ")"};
   }
   view_.Publish(revision);
   return {};

@@ -84,9 +84,9 @@ struct Client::Impl {
   // a blocking client only works on its channels while it waits.
   Status Connect(const Member& member, Most most) {
     if (member.channel->GetState(true) == GRPC_CHANNEL_READY) return {};
-    const auto until = gpr_time_add(gpr_now(GPR_CLOCK_MONOTONIC),
-                                    gpr_time_from_millis(std::min(most, kConnect).count(),
-                                                         GPR_TIMESPAN));
+    const auto until =
+        gpr_time_add(gpr_now(GPR_CLOCK_MONOTONIC),
+                     gpr_time_from_millis(std::min(most, kConnect).count(), GPR_TIMESPAN));
     if (member.channel->WaitForConnected(until)) return {};
     return {Code::kUnavailable, "etcd at " + member.endpoint + " cannot be reached"};
   }

@@ -155,13 +155,12 @@ Result<View::Authority> ReadEtcdAuthority(Client& client, std::chrono::milliseco
   range(std::string(1, '\0'), kPrefix)->set_keys_only(true);
   range(kPrefixEnd, std::string(1, '\0'))->set_keys_only(true);
   range(kPrefix, kPrefixEnd)->set_keys_only(true);
-  DW_ASSIGN(const api::TxnResponse response, AtAny(client, most, [&](size_t member) {
-              return client.Txn(member, request, kCall);
-            }));
+  DW_ASSIGN(const api::TxnResponse response,
+            AtAny(client, most, [&](size_t member) { return client.Txn(member, request, kCall); }));
   for (const int i : {1, 2})
     for (const api::KeyValue& kv : response.responses(i).response_range().kvs())
-      return Status(Code::kConflict, "this etcd holds " + Shown(kv.key()) +
-                                         ", a directory needs one of its own");
+      return Status(Code::kConflict,
+                    "this etcd holds " + Shown(kv.key()) + ", a directory needs one of its own");
   const auto& kvs = response.responses(0).response_range().kvs();
   const auto& any = response.responses(3).response_range().kvs();
   if (kvs.empty() && !any.empty())
@@ -191,9 +190,8 @@ Status InitEtcdAuthority(Client& client, const View::Authority& authority,
   api::PutRequest* const put = request.add_success()->mutable_request_put();
   put->set_key(AuthorityKey());
   put->set_value(AuthorityValue(authority));
-  DW_ASSIGN(const api::TxnResponse response, AtAny(client, most, [&](size_t member) {
-              return client.Txn(member, request, kCall);
-            }));
+  DW_ASSIGN(const api::TxnResponse response,
+            AtAny(client, most, [&](size_t member) { return client.Txn(member, request, kCall); }));
   if (response.succeeded()) return {};
   return {Code::kConflict, "this etcd holds a directory already: start without --init"};
 }

@@ -14,7 +14,7 @@ using namespace std::chrono_literals;
 constexpr auto kProbeEvery = 250ms;
 constexpr auto kProbeMost = 1000ms;
 constexpr size_t kBackMost = 3;  // probes: one alone may be a stale read (CLUSTER.md, trap 7)
-constexpr auto kBehind = 1s;        // then the watch is moved, and the node is not healthy
+constexpr auto kBehind = 1s;     // then the watch is moved, and the node is not healthy
 constexpr auto kCall = 1000ms;
 constexpr int64_t kLeaseSeconds = 10;
 constexpr auto kLeaseEvery = 2s;
@@ -143,9 +143,9 @@ Log::Freshness Prober::Fresh(BootTime now) const {
   out.fresh_as_of = fresh_as_of_;
   out.healthy = now - fresh_as_of_ < kProbeEvery + kBehind;
   if (out.healthy) return out;
-  out.reason = !failure_.empty() ? failure_
-                                 : "this node is behind etcd, at revision " +
-                                       std::to_string(applied_);
+  out.reason = !failure_.empty()
+                   ? failure_
+                   : "this node is behind etcd, at revision " + std::to_string(applied_);
   return out;
 }
 
@@ -284,8 +284,8 @@ void Keeper::Compact(BootTime now) {
   if (now - compacted_ < kCompactEvery || !Role("compactor")) return;
   compacted_ = now;
   if (now - moments_.front().at < limits::kHistoryAge) return;
-  uint64_t to = std::min(moments_.front().applied,
-                         applied > kKeptRevisions ? applied - kKeptRevisions : 0);
+  uint64_t to =
+      std::min(moments_.front().applied, applied > kKeptRevisions ? applied - kKeptRevisions : 0);
   // Of nodes that live: another lists anew when it is back.
   const Status read = view_.Scan("a/", "a0", [&](const Record& record) {
     const auto lives = view_.Get("alive/" + record.key.substr(2));

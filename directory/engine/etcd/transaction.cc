@@ -118,8 +118,8 @@ void Transaction::Add(const Op& op) {
   bytes_ += BytesOf(op);
 }
 
-api::TxnRequest Transaction::Build(
-    const NodeKeys& keys, const std::optional<std::pair<uint64_t, uint64_t>>& slot) const {
+api::TxnRequest Transaction::Build(const NodeKeys& keys,
+                                   const std::optional<std::pair<uint64_t, uint64_t>>& slot) const {
   api::TxnRequest out;
   AddValueCompare(keys.Run(), keys.incarnation, &out);
   AddRange(keys.Run(), out.mutable_failure());

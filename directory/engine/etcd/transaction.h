@@ -46,14 +46,15 @@ struct Verdict {
     kEarlier,   ///< nothing was done: the slot holds `slot`, that of an earlier transaction
     kForeign,   ///< nothing was done: another run of the node has taken over, or its keys are gone
   } what = kForeign;
-  uint64_t at = 0;    ///< revision number: of the commit, or at which it was looked at
-  uint64_t slot = 0;  ///< kEarlier: the number of that one
+  uint64_t at = 0;                ///< revision number: of the commit, or at which it was looked at
+  uint64_t slot = 0;              ///< kEarlier: the number of that one
   std::vector<OpResult> results;  ///< kCommitted: one for each op
 };
 
 /// Ops that share one transaction: each nested with its own guards, so that one that is refused
 /// disturbs no other; fenced by the node's run and, with a slot, numbered: sent twice, it is done
-/// once, and one that arrives late changes nothing. Guards see the state before it. Thread-compatible.
+/// once, and one that arrives late changes nothing. Guards see the state before it.
+/// Thread-compatible.
 class Transaction {
  public:
   /// Operations etcd takes in a transaction, of which one op has at most its own, are `most`.

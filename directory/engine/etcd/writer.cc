@@ -10,9 +10,9 @@ namespace {
 
 using namespace std::chrono_literals;
 
-constexpr auto kAttempt = 1000ms;      // of one member; then the same to the next
-constexpr auto kSpaceEvery = 1s;       // while there is none
-constexpr size_t kFull = 120;          // ops: sent before the one in front is applied
+constexpr auto kAttempt = 1000ms;  // of one member; then the same to the next
+constexpr auto kSpaceEvery = 1s;   // while there is none
+constexpr size_t kFull = 120;      // ops: sent before the one in front is applied
 
 Client::Most Until(BootTime deadline) {
   const auto left = std::chrono::duration_cast<Client::Most>(deadline - BootClock::now());
@@ -211,8 +211,8 @@ void Writer::Settle(const Verdict& verdict, std::deque<Answer> taken, uint64_t n
     ++figures_.fenced;
     over_ = true;
     for (Answer& answer : taken)
-      answer.outcome.status = {Code::kUnavailable,
-                               "not written: another run of node " + keys_.node + " has taken over"};
+      answer.outcome.status = {
+          Code::kUnavailable, "not written: another run of node " + keys_.node + " has taken over"};
     Refuse(std::move(taken));
     return failed_({Code::kFenced, "another run of node " + Shown(keys_.node) +
                                        " has taken over, or its keys in etcd are gone: each node "
@@ -252,8 +252,8 @@ void Writer::LookAtSpace() {
   if (BootClock::now() - looked_at_ < kSpaceEvery) return;
   looked_at_ = BootClock::now();
   const uint64_t number = ++number_;
-  const auto response = client_.Txn(
-      member_, Transaction(most_).Build(keys_, std::pair{slot_, number}), kAttempt);
+  const auto response =
+      client_.Txn(member_, Transaction(most_).Build(keys_, std::pair{slot_, number}), kAttempt);
   if (!response.ok()) return;
   const Verdict verdict = Transaction::Read(*response, keys_, true, number);
   if (verdict.what == Verdict::kEarlier) slot_ = verdict.slot;
