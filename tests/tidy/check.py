@@ -46,7 +46,7 @@ MAY_INCLUDE = {
 # library, what an include of it looks like, the path prefixes that own it.
 OWNED_LIBRARIES = (
     ("gRPC", r"grpcpp/|grpc/|.*\.grpc\.pb\.h$",
-     ("directory/grpc/", "resolver/src/", "client/src/tether", "client/cli/")),
+     ("directory/grpc/", "directory/engine/etcd/client", "resolver/src/", "client/src/tether", "client/cli/")),
     ("RocksDB", r"rocksdb/", ("directory/view/", "directory/engine/")),
     ("Proton", r"proton/", ("proto/amqp/", "client/", "directory/amqp/")),
     ("Asio and Beast", r"boost/(asio|beast)\b", ("proto/amqp/",)),

@@ -40,8 +40,8 @@ inline constexpr seconds kSessionTtlDefault{15};
 inline constexpr seconds kSessionTtlLeast{3};
 inline constexpr seconds kSessionTtlMost{3600};
 inline constexpr seconds kSessionGrace{60};  // after the directory was away: max(TTL, this)
-inline constexpr seconds kOrphanLife{30};  // of a dead node's sessions: max(TTL, this)
-inline constexpr seconds kMoveAfter{15};   // a node cut off for so long sends its tethers away
+inline constexpr seconds kOrphanLife{30};    // of a dead node's sessions: max(TTL, this)
+inline constexpr seconds kMoveAfter{15};     // a node cut off for so long sends its tethers away
 inline constexpr size_t kSessionRegistrations = 1000;  // its end is one revision
 inline constexpr size_t kCallRegistrations = 50;       // all or nothing
 inline constexpr seconds kBrakeWindow{60};
