@@ -115,6 +115,18 @@ class Log {
   virtual bool shared() const { return false; }
   /// This node serves: what others may know of it, an encoded record.v1.NodeAlive.
   virtual void Announce(std::string) {}
+  /// Replicas at one revision, and the hash of all records that each found. Value.
+  struct Comparison {
+    Revision at;
+    std::vector<std::pair<std::string, std::string>> hashes;  ///< node, hex
+    std::vector<std::string> missing;                         ///< live nodes that did not say
+  };
+  /// Compares all live replicas now.
+  virtual void Compare(BootTime, std::function<void(Result<Comparison>)> done) {
+    done(Status(Code::kUnsupported, "the embedded engine has one store: nothing to compare with"));
+  }
+  /// What an operator must know though commits work; empty: nothing.
+  virtual std::string alarm() const { return ""; }
   /// Names and counts for /metrics (ops/METRICS.md).
   virtual std::vector<std::pair<std::string_view, uint64_t>> figures() const { return {}; }
   /// `embedded`, `etcd`.

@@ -186,6 +186,7 @@ Status SetEpoch(const std::string& path, uint64_t epoch) {
   DW_ASSIGN(record::Authority authority, ReadAuthority(reading));
   DW_ASSIGN(AppliedState applied, ReadApplied(reading));
   authority.set_epoch(epoch);
+  authority.set_replica(false);
   applied.at.epoch = epoch;
   rocksdb::WriteBatch batch;
   batch.Put(keys::kAuthority,

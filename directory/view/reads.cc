@@ -11,6 +11,17 @@ std::pair<std::string, std::string> RowRange(const std::optional<Address>& prefi
   return {keys::Row(*prefix), keys::Row(*prefix) + '\1'};
 }
 
+Status EachRecord(const Reading& reading, const std::string& from, const std::string& to,
+                  const std::function<bool(const Record&)>& each) {
+  const rocksdb::Slice upper(to);
+  auto it = reading.Range(from, &upper);
+  for (; it->Valid(); it->Next()) {
+    DW_ASSIGN(const Record record, DecodeRecord(it->key().ToString(), it->value().ToStringView()));
+    if (!each(record)) return {};
+  }
+  return FromRocks(it->status(), "scanning");
+}
+
 class Held final : public View::Snapshot {
  public:
   explicit Held(std::shared_ptr<const PublishedPoint> point) : point_(std::move(point)) {}
@@ -62,6 +73,11 @@ class Held final : public View::Snapshot {
     }));
     if (!next->empty()) return {};
     return PolicyEvents(prefix, std::max(after, last), most - found, events, next);
+  }
+
+  Status Records(const std::string& from, const std::string& to,
+                 const std::function<bool(const Record&)>& each) const override {
+    return EachRecord(point_->reading(), from, to, each);
   }
 
   Status Static(std::string after, size_t most, std::vector<pb::ExportedRegistration>* out,
@@ -153,13 +169,7 @@ Result<std::optional<Record>> View::Get(const std::string& key) const {
 
 Status View::Scan(const std::string& from, const std::string& to,
                   const std::function<bool(const Record&)>& each) const {
-  const rocksdb::Slice upper(to);
-  auto it = Reading{impl_->db.get(), nullptr, nullptr}.Range(from, &upper);
-  for (; it->Valid(); it->Next()) {
-    DW_ASSIGN(const Record record, DecodeRecord(it->key().ToString(), it->value().ToStringView()));
-    if (!each(record)) return {};
-  }
-  return FromRocks(it->status(), "scanning");
+  return EachRecord(Reading{impl_->db.get(), nullptr, nullptr}, from, to, each);
 }
 
 Result<std::vector<std::string>> View::RegistrationsOf(const std::string& session_id) const {

@@ -158,6 +158,9 @@ class View final : public Applier {
     /// those; `next` as above.
     virtual Status Static(std::string after, size_t most,
                           std::vector<pb::ExportedRegistration>* out, std::string* next) const = 0;
+    /// As View::Scan, as of then.
+    virtual Status Records(const std::string& from, const std::string& to,
+                           const std::function<bool(const Record&)>& each) const = 0;
     /// The next `most` policies behind key `after`; `next` as above.
     virtual Status Policies(const std::string& after, size_t most,
                             std::vector<pb::ExportedPolicy>* out, std::string* next) const = 0;

@@ -176,9 +176,14 @@ Status Apply::ApplyRevisions(std::vector<Followed>& revisions) {
     }
     if (staged == 0) staged_.Clear();
     DW_RETURN_IF_ERROR(view_.Stage(one.batch, staged_));
-    if (++staged < kRevisionsAtOnce) continue;
+    const bool told = std::any_of(one.slots.begin(), one.slots.end(), [](const Record& slot) {
+      return slot.key.starts_with(kCheckKey) || slot.key.starts_with(kHashPrefix);
+    });
+    if (++staged < kRevisionsAtOnce && !told) continue;
     staged = 0;
     DW_RETURN_IF_ERROR(Write(one.batch.at.number));
+    if (!told) continue;
+    for (const Record& slot : one.slots) hooks_.skipped(one.batch.at.number, slot);
   }
   if (staged == 0) return {};
   return Write(revisions.back().batch.at.number);

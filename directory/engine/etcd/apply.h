@@ -42,6 +42,8 @@ class Apply {
     std::function<void()> after_answers;
     /// The view moved to that revision number.
     std::function<void(uint64_t)> applied;
+    /// The view is at that revision exactly, which put a key that is not followed.
+    std::function<void(uint64_t, const Record&)> skipped;
     /// The view cannot go on: it, or what etcd holds, is not what it should be.
     std::function<void(Status)> failed;
   };

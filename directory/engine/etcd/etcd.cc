@@ -5,6 +5,7 @@
 
 #include "datawire/record/v1/record.pb.h"
 #include "engine/etcd/apply.h"
+#include "engine/etcd/compare.h"
 #include "engine/etcd/feed.h"
 #include "engine/etcd/keeper.h"
 #include "engine/etcd/writer.h"
@@ -25,12 +26,14 @@ class Etcd final : public Log {
         options_(std::move(options)),
         keys_{options_.node_id, options_.incarnation},
         client_(client),
+        compare_(client, view, keys_, [this](Status status) { End(std::move(status)); }),
         apply_(view, keys_,
                {.after_answers = [this] { AfterGroup(); },
                 .applied =
                     [this](uint64_t number) {
                       if (Prober* const prober = prober_.load()) prober->Applied(number);
                     },
+                .skipped = [this](uint64_t at, const Record& record) { Skipped(at, record); },
                 .failed = [this](Status status) { End(std::move(status)); }}),
         writer_(client, apply_, keys_, [this](Status status) { End(std::move(status)); }),
         feed_(client, apply_, view.Applied(), [this](Status status) { End(std::move(status)); }),
@@ -39,6 +42,7 @@ class Etcd final : public Log {
         keeper_(client, writer_, view, keys_) {
     prober_owned_.Applied(view.Applied().number);
     prober_ = &prober_owned_;
+    compare_.Start(writer_);
   }
   ~Etcd() override { Stop(); }
 
@@ -63,11 +67,16 @@ class Etcd final : public Log {
     return std::vector<Guard>{std::move(*guard)};
   }
   bool shared() const override { return true; }
+  void Compare(BootTime deadline, std::function<void(Result<Comparison>)> done) override {
+    compare_.Now(deadline, std::move(done));
+  }
+  std::string alarm() const override { return compare_.alarm(BootClock::now()); }
   void Announce(std::string alive) override { keeper_.Announce(std::move(alive)); }
   std::vector<std::pair<std::string_view, uint64_t>> figures() const override;
 
   void Stop() override {
     const std::lock_guard one(stop_mutex_);
+    compare_.Stop();
     writer_.Stop(BootClock::now() + kStopMost);
     // What was committed is answered, if the view gets there.
     static_cast<void>(apply_.WaitAnswered(kStopMost));
@@ -83,6 +92,12 @@ class Etcd final : public Log {
     if (!ended_.exchange(true) && options_.ended) options_.ended(std::move(status));
   }
 
+  void Skipped(uint64_t at, const Record& record) {
+    if (record.key == kCheckKey) compare_.OnCheck(at);
+    if (record.key.starts_with(kHashPrefix))
+      compare_.OnHash(record.key.substr(std::size(kHashPrefix) - 1), record.value);
+  }
+
   View& view_;
   const EtcdOptions options_;
   const NodeKeys keys_;
@@ -90,6 +105,7 @@ class Etcd final : public Log {
   std::mutex stop_mutex_;
   std::atomic<bool> ended_{false};
   std::atomic<Prober*> prober_{nullptr};
+  etcd::Compare compare_;
   Apply apply_;
   Writer writer_;
   Feed feed_;
@@ -106,6 +122,11 @@ std::vector<std::pair<std::string_view, uint64_t>> Etcd::figures() const {
           {"transactions_fenced", w.fenced},
           {"no_space", w.no_space},
           {"watches", feed_.figures().watches},
+          {"compared", compare_.figures().compared},
+          {"compared_unequal", compare_.figures().unequal},
+          {"compared_incomplete", compare_.figures().incomplete},
+          {"scrubs", compare_.figures().scrubs},
+          {"replica_wrong", compare_.figures().wrong},
           {"listings", feed_.figures().listings},
           {"watch_gaps", feed_.figures().gaps},
           {"listed", feed_.listed()},

@@ -7,12 +7,8 @@ namespace {
 
 using namespace std::chrono_literals;
 
-constexpr int64_t kPage = 1000;  // records; etcd takes 45 k a second in such pages
 constexpr auto kPageMost = 5s;
 constexpr auto kPause = 100ms;
-
-// What registrations depend on comes before them.
-constexpr const char* kListed[] = {"q/", "s/", "t/", "p/", "d/", "a", "g/", "l/", "n/"};
 
 }  // namespace
 
@@ -106,17 +102,12 @@ Status Feed::List() {
   ++figures_.listings;
   listed_ = 0;
   uint64_t at = 0;
-  for (size_t kind = 0; kind < std::size(kListed); ++kind) {
-    const std::string prefix = kListed[kind];
-    std::string from = prefix, end = prefix;
-    end.back() = static_cast<char>(end.back() + 1);
+  for (size_t kind = 0; kind < std::size(kFollowed); ++kind) {
+    std::string from = kFollowed[kind];
+    const std::string end = EndOf(from);
     for (bool more = true; more;) {
-      api::RangeRequest request;
-      request.set_key(kPrefix + from);
-      request.set_range_end(kPrefix + end);
-      request.set_limit(kPage);
-      request.set_revision(static_cast<int64_t>(at));
-      DW_ASSIGN(const api::RangeResponse response, client_.Range(member_, request, kPageMost));
+      DW_ASSIGN(const api::RangeResponse response,
+                client_.Range(member_, PageRequest(from, end, at), kPageMost));
       if (at == 0) at = static_cast<uint64_t>(response.header().revision());
       more = response.more();
       ListedPage page;
@@ -126,7 +117,7 @@ Status Feed::List() {
       listed_ += page.records.size();
       if (more) from = page.records.back().key + '\0';
       page.to = more ? from : end;
-      page.last = !more && kind + 1 == std::size(kListed);
+      page.last = !more && kind + 1 == std::size(kFollowed);
       if (!apply_.Push(std::move(page))) return {Code::kCancelled, "stopping"};
     }
   }

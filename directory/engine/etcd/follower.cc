@@ -7,6 +7,11 @@
 
 namespace datawire::directory::etcd {
 
+std::string EndOf(std::string prefix) {
+  prefix.back() = static_cast<char>(prefix.back() + 1);
+  return prefix;
+}
+
 bool IsFollowed(std::string_view key) {
   return !key.starts_with("b/") && key != keys::kAuthority;
 }

@@ -45,6 +45,15 @@ class Follower {
   std::vector<api::Event> events_;  // of a response that came in fragments so far
 };
 
+/// All that is followed, as prefixes: what registrations depend on comes before them.
+inline constexpr const char* kFollowed[] = {"q/", "s/", "t/", "p/", "d/", "a", "g/", "l/", "n/"};
+/// The first key behind all that begin with it.
+std::string EndOf(std::string prefix);
+
+/// Put to have all replicas compare themselves at its revision, and what each then found.
+inline constexpr char kCheckKey[] = "b/check";
+inline constexpr char kHashPrefix[] = "b/hash/";
+
 /// False for what a view has no use for: slots, and the authority, which it has itself.
 bool IsFollowed(std::string_view key);
 

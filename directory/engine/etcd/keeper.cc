@@ -21,6 +21,7 @@ constexpr auto kLeaseEvery = 2s;
 constexpr auto kRound = 500ms;
 constexpr auto kNoteEvery = 30s;
 constexpr auto kCompactEvery = 60s;
+constexpr auto kCheckEvery = 60s;
 constexpr uint64_t kKeptRevisions = 10'000;
 constexpr size_t kMoments = 64;
 
@@ -183,7 +184,7 @@ void Keeper::Run() {
       if (lease_ != 0) TakeRoles();
       const BootTime now = BootClock::now();
       NoteApplied(now);
-      Compact(now);
+      CompactAndCheck(now);
     }
     MutexLock lock(mutex_);
     wake_.wait_for(lock, kRound, [this]() DW_REQUIRES(mutex_) { return stopping_ || news_; });
@@ -276,12 +277,20 @@ void Keeper::NoteApplied(BootTime now) {
   writer_.Propose(std::move(op), now + kNoteEvery, [](const Outcome&) {});
 }
 
-void Keeper::Compact(BootTime now) {
+void Keeper::CompactAndCheck(BootTime now) {
   const uint64_t applied = view_.Applied().number;
   if (moments_.empty() || now - moments_.back().at >= limits::kHistoryAge / kMoments)
     moments_.push_back({now, applied});
   while (moments_.size() > 1 && now - moments_[1].at >= limits::kHistoryAge) moments_.pop_front();
-  if (now - compacted_ < kCompactEvery || !Role("compactor")) return;
+  const bool role = Role("compactor").has_value();
+  if (role && now - checked_ >= kCheckEvery) {
+    checked_ = now;
+    Op op;
+    op.changes.push_back({false, kCheckKey, keys_.node});
+    op.frees_space = true;  // it takes none: the key is there
+    writer_.Propose(std::move(op), now + kCheckEvery, [](const Outcome&) {});
+  }
+  if (now - compacted_ < kCompactEvery || !role) return;
   compacted_ = now;
   if (now - moments_.front().at < limits::kHistoryAge) return;
   uint64_t to =

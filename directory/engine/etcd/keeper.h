@@ -57,7 +57,7 @@ class Prober {
 
 /// The node's own keys in etcd: that it lives (under a lease; losing it ends nothing), how far it
 /// is, and the roles it holds, each held by at most one node, all of whose acts guard on it.
-/// Compacts, if that is its role. Thread-safe.
+/// Compacts and has replicas compared, if that is its role. Thread-safe.
 class Keeper {
  public:
   struct Figures {
@@ -85,7 +85,7 @@ class Keeper {
   Status PutUnderLease(const std::string& key, const std::string& value, uint64_t former);
   void TakeRoles();
   void NoteApplied(BootTime now);
-  void Compact(BootTime now);
+  void CompactAndCheck(BootTime now);
 
   Client& client_;
   Writer& writer_;
@@ -95,7 +95,7 @@ class Keeper {
   std::atomic<bool> lease_held_{false};
   // Its thread only.
   int64_t lease_ = 0;
-  BootTime kept_{}, noted_{}, compacted_{};
+  BootTime kept_{}, noted_{}, compacted_{}, checked_{};
   uint64_t compacted_to_ = 0;
   std::deque<Moment> moments_;
 

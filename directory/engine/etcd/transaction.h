@@ -29,6 +29,9 @@ struct NodeKeys {
   }
 };
 
+/// Asks for the next records of [from, to) at a revision, 0: the present one.
+api::RangeRequest PageRequest(const std::string& from, const std::string& to, uint64_t at);
+
 /// Record of a key of ours.
 Record FromKeyValue(const api::KeyValue& kv);
 
