@@ -168,8 +168,9 @@ Status Apply::ApplyRevisions(std::vector<Followed>& revisions) {
     if (one.batch.at <= view_.Applied()) continue;
     for (const Record& slot : one.slots) {
       if (kPrefix + slot.key != keys_.Slot()) continue;
-      const size_t space = slot.value.rfind(' ');
-      std::set<std::string>& keys = own_[std::stoull(slot.value.substr(space + 1))];
+      const auto number = keys_.NumberIn(slot.value);
+      if (!number) continue;
+      std::set<std::string>& keys = own_[*number];
       for (const Record& put : one.batch.puts) keys.insert(put.key);
       keys.insert(one.batch.erased.begin(), one.batch.erased.end());
       while (own_.size() > kOwnRemembered) own_.erase(own_.begin());

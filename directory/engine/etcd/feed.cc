@@ -48,7 +48,7 @@ void Feed::Run() {
       if (stopping_) return;
     }
     const Status status = list ? List() : Watch();
-    if (status.code() == Code::kFenced) return failed_(status);
+    if (status.code() == Code::kFenced) return failed_({Code::kAborted, status.message()});
     if (status.code() == Code::kAborted) {
       if (!list) ++figures_.gaps;
       list = true;

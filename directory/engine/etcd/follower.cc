@@ -37,8 +37,6 @@ Result<std::vector<Followed>> Follower::Take(api::WatchResponse response) {
       out.emplace_back().batch.at = {epoch_, at};
       next_ = at + 1;
     }
-    if (!event.kv().key().starts_with(kPrefix))
-      return Status(Code::kUnavailable, "key " + Shown(event.kv().key()) + " is foreign");
     Record record = FromKeyValue(event.kv());
     if (record.key == keys::kAuthority)
       return Status(Code::kFenced, "the epoch of the cluster was raised");

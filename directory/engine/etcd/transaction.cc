@@ -77,15 +77,6 @@ const api::KeyValue* One(const api::TxnResponse& response, int i) {
   return range.kvs_size() > 0 ? &range.kvs(0) : nullptr;
 }
 
-std::optional<uint64_t> NumberIn(const std::string& slot, const std::string& incarnation) {
-  if (!slot.starts_with(incarnation + " ")) return std::nullopt;
-  uint64_t number = 0;
-  const char* const from = slot.data() + incarnation.size() + 1;
-  const auto read = std::from_chars(from, slot.data() + slot.size(), number);
-  if (read.ec != std::errc()) return std::nullopt;
-  return number;
-}
-
 }  // namespace
 
 api::RangeRequest PageRequest(const std::string& from, const std::string& to, uint64_t at) {
@@ -100,6 +91,15 @@ api::RangeRequest PageRequest(const std::string& from, const std::string& to, ui
 Record FromKeyValue(const api::KeyValue& kv) {
   return {kv.key().substr(sizeof kPrefix - 1), kv.value(),
           static_cast<uint64_t>(kv.create_revision()), static_cast<uint64_t>(kv.mod_revision())};
+}
+
+std::optional<uint64_t> NodeKeys::NumberIn(const std::string& slot) const {
+  if (!slot.starts_with(incarnation + " ")) return std::nullopt;
+  uint64_t number = 0;
+  const char* const from = slot.data() + incarnation.size() + 1;
+  const auto read = std::from_chars(from, slot.data() + slot.size(), number);
+  if (read.ec != std::errc()) return std::nullopt;
+  return number;
 }
 
 bool Transaction::Fits(const Op& op) const {
@@ -161,7 +161,7 @@ Verdict Transaction::Read(const api::TxnResponse& response, const NodeKeys& keys
   if (run == nullptr || run->value() != keys.incarnation) return out;
   const api::KeyValue* const slot = One(response, 1);
   if (slot == nullptr) return out;
-  const auto held = NumberIn(slot->value(), keys.incarnation);
+  const auto held = keys.NumberIn(slot->value());
   if (!held) return out;
   out.what = *held == number ? Verdict::kRepeated : Verdict::kEarlier;
   out.slot = *held;

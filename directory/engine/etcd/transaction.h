@@ -27,6 +27,8 @@ struct NodeKeys {
   std::string SlotValue(uint64_t number) const {
     return incarnation + " " + std::to_string(number);
   }
+  /// The number in such a value; nothing: it is none of this run.
+  std::optional<uint64_t> NumberIn(const std::string& slot) const;
 };
 
 /// Asks for the next records of [from, to) at a revision, 0: the present one.

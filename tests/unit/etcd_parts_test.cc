@@ -1,0 +1,188 @@
+#include <gtest/gtest.h>
+
+#include "engine/etcd/follower.h"
+#include "engine/etcd/transaction.h"
+
+namespace datawire::directory::etcd {
+namespace {
+
+const NodeKeys kKeys{"n1", "run7"};
+
+Op PutOp(const std::string& key) {
+  Op op;
+  op.changes = {{false, key, "x"}};
+  return op;
+}
+
+// ---- Transaction
+
+TEST(EtcdTransaction, TakesSoManyOpsThatEtcdTakesThem) {
+  Transaction transaction(128);
+  size_t taken = 0;
+  Op op = PutOp("d/0");
+  op.guards.resize(7);
+  op.changes.resize(7);
+  for (; taken < 1000; ++taken) {
+    for (size_t i = 0; i < 7; ++i)
+      op.changes[i].key = op.guards[i].key = "d/" + std::to_string(taken * 7 + i);
+    if (!transaction.Fits(op)) break;
+    transaction.Add(op);
+  }
+  const api::TxnRequest request = transaction.Build(kKeys, std::pair{uint64_t{0}, uint64_t{1}});
+  EXPECT_EQ(taken, 120u);
+  EXPECT_LE(request.success_size() + 7, 128) << "etcd counts the outer ones and one nested";
+}
+
+TEST(EtcdTransaction, AnOpOnAKeyThatItWritesDoesNotFit) {
+  Transaction transaction(128);
+  transaction.Add(PutOp("d/a"));
+  EXPECT_FALSE(transaction.Fits(PutOp("d/a")));
+  Op guards = PutOp("d/b");
+  guards.guards = {{Guard::kAbsent, "d/a"}};
+  EXPECT_FALSE(transaction.Fits(guards));
+  Op reads = PutOp("d/b");
+  reads.read_on_failure = "d/a";
+  EXPECT_FALSE(transaction.Fits(reads));
+  EXPECT_TRUE(transaction.Fits(PutOp("d/b")));
+}
+
+TEST(EtcdTransaction, StaysBelowTheBytesThatEtcdTakes) {
+  Transaction transaction(128);
+  Op op = PutOp("d/a");
+  op.changes[0].value.assign(16 * 1024, 'v');
+  size_t taken = 0;
+  for (; taken < 128; ++taken) {
+    op.changes[0].key = "d/" + std::to_string(taken);
+    if (!transaction.Fits(op)) break;
+    transaction.Add(op);
+  }
+  EXPECT_GT(taken, 50u);
+  EXPECT_LT(transaction.Build(kKeys, {}).ByteSizeLong(), 1'500'000u);
+}
+
+// What etcd answers when the outer guards do not hold.
+api::TxnResponse Refused(const std::string& run, const std::string& slot) {
+  api::TxnResponse out;
+  out.mutable_header()->set_revision(50);
+  for (const std::string& value : {run, slot}) {
+    auto* const range = out.add_responses()->mutable_response_range();
+    if (value.empty()) continue;
+    auto* const kv = range->add_kvs();
+    kv->set_value(value);
+    kv->set_mod_revision(40);
+  }
+  return out;
+}
+
+TEST(EtcdTransaction, TellsWhyNothingWasDone) {
+  const auto read = [](const std::string& run, const std::string& slot) {
+    return Transaction::Read(Refused(run, slot), kKeys, true, 5);
+  };
+  EXPECT_EQ(read("run8", "run7 4").what, Verdict::kForeign) << "another run has taken over";
+  EXPECT_EQ(read("", "").what, Verdict::kForeign);
+  EXPECT_EQ(read("run7", "").what, Verdict::kForeign);
+  EXPECT_EQ(read("run7", "garbage").what, Verdict::kForeign);
+  const Verdict repeated = read("run7", "run7 5");
+  EXPECT_EQ(repeated.what, Verdict::kRepeated);
+  EXPECT_EQ(repeated.at, 40u) << "when it was done";
+  const Verdict earlier = read("run7", "run7 3");
+  EXPECT_EQ(earlier.what, Verdict::kEarlier);
+  EXPECT_EQ(earlier.slot, 3u);
+}
+
+// ---- Follower
+
+api::WatchResponse Response(std::initializer_list<std::pair<const char*, int64_t>> puts) {
+  api::WatchResponse out;
+  for (const auto& [key, at] : puts) {
+    auto* const event = out.add_events();
+    event->mutable_kv()->set_key(std::string(kPrefix) + key);
+    event->mutable_kv()->set_mod_revision(at);
+    out.mutable_header()->set_revision(at);
+  }
+  return out;
+}
+
+std::vector<uint64_t> Revisions(const Result<std::vector<Followed>>& taken) {
+  std::vector<uint64_t> out;
+  if (!taken.ok()) return out;
+  for (const Followed& one : *taken) out.push_back(one.batch.at.number);
+  return out;
+}
+
+using Numbers = std::vector<uint64_t>;
+
+TEST(EtcdFollower, GivesWholeRevisionsInOrderEachOnce) {
+  Follower follower(1, 10);
+  EXPECT_EQ(follower.next(), 11u);
+  const auto taken = follower.Take(Response({{"d/a", 11}, {"d/b", 11}, {"d/c", 12}}));
+  ASSERT_EQ(Revisions(taken), (Numbers{11, 12}));
+  EXPECT_EQ((*taken)[0].batch.puts.size(), 2u);
+  EXPECT_EQ(Revisions(follower.Take(Response({{"d/b", 11}, {"d/c", 12}, {"d/d", 13}}))),
+            (Numbers{13}))
+      << "what comes again is dropped";
+  EXPECT_EQ(follower.next(), 14u);
+}
+
+TEST(EtcdFollower, WaitsForTheLastFragment) {
+  Follower follower(1, 10);
+  auto first = Response({{"d/a", 11}});
+  first.set_fragment(true);
+  EXPECT_EQ(Revisions(follower.Take(first)), Numbers{});
+  const auto taken = follower.Take(Response({{"d/b", 11}}));
+  ASSERT_EQ(Revisions(taken), (Numbers{11}));
+  EXPECT_EQ((*taken)[0].batch.puts.size(), 2u);
+}
+
+TEST(EtcdFollower, AFragmentOfAWatchThatEndedIsForgotten) {
+  Follower follower(1, 10);
+  auto first = Response({{"d/a", 11}});
+  first.set_fragment(true);
+  ASSERT_TRUE(follower.Take(first).ok());
+  follower.Restart();
+  const auto taken = follower.Take(Response({{"d/a", 11}, {"d/b", 11}}));
+  ASSERT_EQ(Revisions(taken), (Numbers{11}));
+  EXPECT_EQ((*taken)[0].batch.puts.size(), 2u);
+}
+
+TEST(EtcdFollower, AHoleMeansThatTheViewMustBeListedAnew) {
+  Follower follower(1, 10);
+  EXPECT_EQ(follower.Take(Response({{"d/a", 12}})).status().code(), Code::kAborted);
+  follower.Jump(20);
+  EXPECT_EQ(Revisions(follower.Take(Response({{"d/a", 21}}))), (Numbers{21}));
+  EXPECT_EQ(follower.Take(Response({{"d/a", 22}, {"d/a", 24}})).status().code(), Code::kAborted);
+}
+
+TEST(EtcdFollower, ProgressBeyondWhatWasSentMeansThatTheWatchLostItsPlace) {
+  Follower follower(1, 10);
+  api::WatchResponse progress;
+  progress.mutable_header()->set_revision(10);
+  EXPECT_TRUE(follower.Take(progress).ok());
+  progress.mutable_header()->set_revision(11);
+  EXPECT_EQ(follower.Take(progress).status().code(), Code::kUnavailable);
+}
+
+TEST(EtcdFollower, ACompactedStartIsListedAndAnotherEndIsWatchedAgain) {
+  Follower follower(1, 10);
+  api::WatchResponse canceled;
+  canceled.set_canceled(true);
+  EXPECT_EQ(follower.Take(canceled).status().code(), Code::kUnavailable);
+  canceled.set_compact_revision(30);
+  EXPECT_EQ(follower.Take(canceled).status().code(), Code::kAborted);
+}
+
+TEST(EtcdFollower, SlotsAreNoneOfTheViewsRecordsAndCountAsRevisions) {
+  Follower follower(1, 10);
+  const auto taken = follower.Take(Response({{"b/n1/slot", 11}, {"d/a", 12}}));
+  ASSERT_EQ(Revisions(taken), (Numbers{11, 12}));
+  EXPECT_TRUE((*taken)[0].batch.puts.empty());
+  EXPECT_EQ((*taken)[0].slots.size(), 1u);
+}
+
+TEST(EtcdFollower, ARaisedEpochIsTold) {
+  Follower follower(1, 10);
+  EXPECT_EQ(follower.Take(Response({{"m/epoch", 11}})).status().code(), Code::kFenced);
+}
+
+}  // namespace
+}  // namespace datawire::directory::etcd
