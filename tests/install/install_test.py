@@ -9,6 +9,7 @@ import subprocess
 import unittest
 
 from harness import cases, programs
+from harness.etcd import FLAGS, Etcd
 from harness.programs import Program, dw
 
 BUILD = os.path.dirname(os.environ["DATAWIRE_BIN"].rstrip("/"))
@@ -39,7 +40,7 @@ def cached(name):
 def start_command(unit, binary, **variables):
     """The words of the unit's ExecStart, with variables as systemd puts them in: `${X}` one word, `$X` any number."""
     with open(unit, encoding="utf-8") as file:
-        words = re.search(r"^ExecStart=(.*)$", file.read(), re.M).group(1).split()
+        words = re.search(r"^ExecStart=(.+)$", file.read(), re.M).group(1).split()
     result = [binary]
     for word in words[1:]:
         if word.startswith("${"):
@@ -58,14 +59,19 @@ class InstallTest(cases.TestCase):
         cls.server = os.path.join(cls.prefix, "bin/datawire-directory")
         cls.dw = os.path.join(cls.prefix, "bin/dw")
 
-    def installed_unit(self):
+    def installed_unit(self, drop_in=None):
         """A copy of the unit that names the installed server; systemd itself looks in /usr/local/bin and /usr/bin."""
-        with open(self.unit, encoding="utf-8") as file:
-            text = file.read()
-        self.assertIn("\nExecStart=datawire-directory ", text)
         copy = os.path.join(self.scratch("unit"), "datawire-directory.service")
-        with open(copy, "w", encoding="utf-8") as file:
-            file.write(text.replace("\nExecStart=datawire-directory ", f"\nExecStart={self.server} "))
+        copies = {copy: self.unit}
+        if drop_in is not None:
+            os.mkdir(f"{copy}.d")
+            copies[f"{copy}.d/etcd.conf"] = drop_in
+        for to, of in copies.items():
+            with open(of, encoding="utf-8") as file:
+                text = file.read()
+            self.assertIn("\nExecStart=datawire-directory ", text)
+            with open(to, "w", encoding="utf-8") as file:
+                file.write(text.replace("\nExecStart=datawire-directory ", f"\nExecStart={self.server} "))
         return copy
 
     def test_the_public_headers_are_these_and_show_no_library_but_protons_message(self):
@@ -132,11 +138,29 @@ class InstallTest(cases.TestCase):
 
     @unittest.skipUnless(ANALYZE, "systemd-analyze is not there")
     def test_systemd_understands_every_line_of_the_unit_and_finds_it_closed(self):
-        unit = self.installed_unit()
-        said = subprocess.run([ANALYZE, "verify", unit], capture_output=True, text=True, timeout=60, check=False)
-        ours = [line for line in (said.stdout + said.stderr).splitlines() if "datawire" in line]
-        self.assertEqual((said.returncode, ours), (0, []))  # an unknown key is said, but is no error to it
-        run(ANALYZE, "security", "--no-pager", "--offline=true", f"--threshold={MOST_EXPOSURE}", unit)
+        for unit in (self.installed_unit(), self.installed_unit(os.path.join(self.prefix, "share/datawire/etcd.conf"))):
+            said = subprocess.run([ANALYZE, "verify", unit], capture_output=True, text=True, timeout=60, check=False)
+            ours = [line for line in (said.stdout + said.stderr).splitlines() if "datawire" in line]
+            self.assertEqual((said.returncode, ours), (0, []))  # an unknown key is said, but is no error to it
+            run(ANALYZE, "security", "--no-pager", "--offline=true", f"--threshold={MOST_EXPOSURE}", unit)
+
+    @unittest.skipUnless(shutil.which("etcd"), "etcd is not there")
+    def test_the_drop_in_and_etcds_flags_make_a_node_of_a_cluster(self):
+        with open(os.path.join(self.prefix, "share/datawire/etcd.default"), encoding="utf-8") as file:
+            said = dict(line.split("=", 1) for line in file.read().splitlines() if not line.startswith("#"))
+        flags, named = shlex.split(said.pop("DAEMON_ARGS").strip('"')), sorted(said)
+        self.assertEqual(set(FLAGS) - set(flags), set(), "as the cluster tests run it")
+        with Etcd(1, *[flag for flag in flags if flag not in FLAGS]) as etcd:  # it takes them all
+            drop_in = os.path.join(self.prefix, "share/datawire/etcd.conf")
+            command = start_command(drop_in, self.server, DATAWIRE_ETCD=etcd.endpoints, DATAWIRE_INIT="--init",
+                                    STATE_DIRECTORY=os.path.join(self.scratch("state"), "datawire"),
+                                    DATAWIRE_FLAGS="--listen 127.0.0.1:0 --http-listen 127.0.0.1:0")
+            with Program(*command) as node:
+                node.wait_for_line("^ready grpc=", 30)
+                self.assertEqual(node.stop(), 0)
+        self.assertEqual(named, sorted(f"ETCD_{name}" for name in (
+            "NAME", "DATA_DIR", "LISTEN_CLIENT_URLS", "ADVERTISE_CLIENT_URLS", "LISTEN_PEER_URLS",
+            "INITIAL_ADVERTISE_PEER_URLS", "INITIAL_CLUSTER", "INITIAL_CLUSTER_TOKEN", "INITIAL_CLUSTER_STATE")))
 
 
 if __name__ == "__main__":
