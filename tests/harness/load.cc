@@ -6,8 +6,10 @@
 // With `--history FILE` it also writes what each operation was, when it began and ended and what
 // came of it, as history_checker.h has it; `--shared N` threads more then register, withdraw and
 // read the same few addresses below //shared. What was tried again is two operations: that of the
-// tries without an answer, and that of the last. On SIGTERM it stops after the operations in
-// flight, says `= done` and holds its sessions; the second SIGTERM ends it.
+// tries without an answer, and that of the last. `--directory` may name several nodes of one
+// cluster: who gets no answer asks the next. `--pause-ms N` after each operation. On SIGTERM it
+// stops after the operations in flight, says `= done` and holds its sessions; the second SIGTERM
+// ends it.
 
 #include <grpcpp/grpcpp.h>
 #include <unistd.h>
@@ -17,6 +19,7 @@
 #include <future>
 #include <optional>
 #include <random>
+#include <set>
 #include <thread>
 
 #include "datawire/clock.h"
@@ -38,6 +41,7 @@ constexpr char kLabel[] = "value";
 constexpr uint64_t kShared = 3, kSharedOps = 40;
 
 std::atomic<bool> stopping{false};
+std::chrono::milliseconds pause_after{0};
 
 /// One line, one write: whole also when the process is killed.
 void Say(std::string line) {
@@ -88,15 +92,18 @@ class Writer {
 
 class StaticWriter final : public Writer {
  public:
-  StaticWriter(const std::string& server, uint64_t seed) : random_(seed) {
+  StaticWriter(const std::vector<std::string>& servers, uint64_t seed)
+      : random_(seed), now_(seed % servers.size()) {
     grpc::ChannelArguments args;
     args.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
     args.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);
     args.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, 50);
     args.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, 50);
     args.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, 200);
-    stub_ = pb::Directory::NewStub(
-        grpc::CreateCustomChannel(server, grpc::InsecureChannelCredentials(), args));
+    for (const std::string& server : servers) {
+      stubs_.push_back(pb::Directory::NewStub(
+          grpc::CreateCustomChannel(server, grpc::InsecureChannelCredentials(), args)));
+    }
   }
 
   Revision Register(const std::string& address, const std::string& url) override {
@@ -111,7 +118,7 @@ class StaticWriter final : public Writer {
     (*registration->mutable_endpoint()->mutable_labels())[kLabel] = value;
     pb::RegisterResponse response;
     const Done done = Insist(address, "register " + value, [&](grpc::ClientContext* context) {
-      return stub_->Register(context, request, &response);
+      return stubs_[now_]->Register(context, request, &response);
     });
     const Revision at{response.revision().epoch(), response.revision().number()};
     if (!done.in_doubt) {
@@ -131,7 +138,7 @@ class StaticWriter final : public Writer {
     withdrawal->set_url(url);
     pb::WithdrawResponse response;
     const Done done = Insist(address, "withdraw", [&](grpc::ClientContext* context) {
-      return stub_->Withdraw(context, request, &response);
+      return stubs_[now_]->Withdraw(context, request, &response);
     });
     const Revision at{response.revision().epoch(), response.revision().number()};
     if (done.in_doubt && !done.late) story.Cut(*done.in_doubt);
@@ -146,9 +153,10 @@ class StaticWriter final : public Writer {
   void Read(const std::string& address) {
     pb::ResolveRequest request;
     request.add_addresses(address);
+    request.set_consistency(pb::CONSISTENCY_LINEARIZABLE);
     pb::ResolveResponse response;
     const Done done = Insist(address, "read", [&](grpc::ClientContext* context) {
-      return stub_->Resolve(context, request, &response);
+      return stubs_[now_]->Resolve(context, request, &response);
     });
     const pb::Answer& answer = response.answers(0);
     const auto& endpoints = answer.row().endpoints();
@@ -180,13 +188,15 @@ class StaticWriter final : public Writer {
       const grpc::Status status = call(&context);
       done.found = status.error_code() != grpc::StatusCode::NOT_FOUND;
       if (status.ok() || (!done.found && what == "withdraw")) return done;
-      if (status.error_code() != grpc::StatusCode::UNAVAILABLE &&
-          status.error_code() != grpc::StatusCode::CANCELLED &&
-          status.error_code() != grpc::StatusCode::DEADLINE_EXCEEDED) {
-        Say("! static " + status.error_message());
+      if (kTriedAgain.count(status.error_code()) == 0) {
+        Say("! static " + std::to_string(status.error_code()) + ' ' + status.error_message());
         std::_Exit(1);
       }
-      done.late = done.late || status.error_code() == grpc::StatusCode::DEADLINE_EXCEEDED;
+      // In a cluster what a node had sent on may arrive after the node has gone.
+      done.late = done.late || stubs_.size() > 1 ||
+                  status.error_code() == grpc::StatusCode::UNKNOWN ||
+                  status.error_code() == grpc::StatusCode::DEADLINE_EXCEEDED;
+      now_ = (now_ + 1) % stubs_.size();
       if (done.in_doubt)
         story.Refused(done.id);
       else
@@ -195,18 +205,25 @@ class StaticWriter final : public Writer {
     }
   }
 
+  static inline const std::set<grpc::StatusCode> kTriedAgain = {
+      grpc::StatusCode::UNAVAILABLE,       grpc::StatusCode::CANCELLED,
+      grpc::StatusCode::DEADLINE_EXCEEDED, grpc::StatusCode::RESOURCE_EXHAUSTED,
+      grpc::StatusCode::OUT_OF_RANGE,      grpc::StatusCode::UNKNOWN};  // BEHIND, OUTCOME_UNKNOWN
   std::mt19937_64 random_;
-  std::unique_ptr<pb::Directory::Stub> stub_;
+  std::vector<std::unique_ptr<pb::Directory::Stub>> stubs_;
+  size_t now_;  // the node that is asked
 };
 
 class SessionWriter final : public Writer {
  public:
-  explicit SessionWriter(std::string server) : server_(std::move(server)) {}
+  SessionWriter(std::vector<std::string> servers, std::chrono::milliseconds ttl)
+      : servers_(std::move(servers)), ttl_(ttl) {}
 
   Revision Register(const std::string& address, const std::string& url) override {
     if (tethers_.empty() || registered_ == kSessionMost) {
       datawire::TetherOptions options;
-      options.directory = {server_};
+      options.directory = servers_;
+      options.ttl = ttl_;
       tethers_.push_back(datawire::TetherClient::Open(std::move(options)).value());
       registered_ = 0;
     }
@@ -240,7 +257,8 @@ class SessionWriter final : public Writer {
     return at;
   }
 
-  const std::string server_;
+  const std::vector<std::string> servers_;
+  const std::chrono::milliseconds ttl_;
   std::vector<std::unique_ptr<datawire::TetherClient>> tethers_;
   size_t registered_ = 0;
 };
@@ -250,9 +268,11 @@ void Run(Writer& writer, const std::string& kind, const std::string& prefix) {
     const std::string address = prefix + std::to_string(i);
     const std::string url = "amqp://127.0.0.1:" + std::to_string(1024 + i % 60000);
     Say("+ " + kind + ' ' + writer.Register(address, url).ToString() + ' ' + address + ' ' + url);
+    std::this_thread::sleep_for(pause_after);
     if (i % kKept == 0) continue;
     Say("? " + kind + ' ' + address);
     Say("- " + kind + ' ' + writer.Withdraw(address, url).ToString() + ' ' + address);
+    std::this_thread::sleep_for(pause_after);
   }
 }
 
@@ -271,6 +291,7 @@ void RunShared(StaticWriter& writer, uint64_t number, std::mt19937_64 random) {
       writer.Withdraw(address, "amqp://127.0.0.1:1");
     else
       writer.Read(address);
+    std::this_thread::sleep_for(pause_after);
   }
 }
 
@@ -283,22 +304,26 @@ int main(int argc, char** argv) {
                                         {"--each", "8"},
                                         {"--seed", "1"},
                                         {"--history", "none"},
+                                        {"--pause-ms", "0"},
+                                        {"--ttl-ms", "15000"},
                                         {"--shared", "0"}});
   if (flags["--history"] != "none") story.Open(flags["--history"]);
   sigset_t ends;
   sigemptyset(&ends);
   sigaddset(&ends, SIGTERM);
   pthread_sigmask(SIG_BLOCK, &ends, nullptr);  // before there are threads, so that none takes it
+  pause_after = std::chrono::milliseconds(flags.Number("--pause-ms"));
+  const std::vector<std::string> servers = datawire::harness::Split(flags["--directory"]);
   const long each = flags.Number("--each");
   std::vector<std::unique_ptr<Writer>> writers;
   std::vector<std::thread> threads;
   for (long i = 0; i < 2 * each; ++i) {
     const std::string kind = i < each ? "static" : "session";
     if (i < each) {
-      writers.push_back(
-          std::make_unique<StaticWriter>(flags["--directory"], flags.Number("--seed") * 1000 + i));
+      writers.push_back(std::make_unique<StaticWriter>(servers, flags.Number("--seed") * 1000 + i));
     } else {
-      writers.push_back(std::make_unique<SessionWriter>(flags["--directory"]));
+      writers.push_back(std::make_unique<SessionWriter>(
+          servers, std::chrono::milliseconds(flags.Number("--ttl-ms"))));
     }
     threads.emplace_back([&writer = *writers.back(), kind,
                           prefix = flags["--prefix"] + '/' + kind + std::to_string(i) + '/'] {
@@ -308,7 +333,7 @@ int main(int argc, char** argv) {
   const uint64_t seed = static_cast<uint64_t>(flags.Number("--seed")) * 1000;
   for (long i = 0; i < flags.Number("--shared"); ++i) {
     const uint64_t number = 500 + static_cast<uint64_t>(i);
-    auto writer = std::make_shared<StaticWriter>(flags["--directory"], seed + number);
+    auto writer = std::make_shared<StaticWriter>(servers, seed + number);
     threads.emplace_back([writer, number, random = std::mt19937_64(seed + number)] {
       RunShared(*writer, number, random);
     });

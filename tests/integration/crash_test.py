@@ -8,130 +8,18 @@ import bisect
 import os
 import random
 import subprocess
-import threading
 import time
 
 from harness import cases, programs
-from harness.api import Api, Failed, pb
+from harness.api import Api, pb
 from harness.programs import Directory, Program, eventually
+from harness.witness import Acknowledged, Watcher
 
 ROUNDS = int(os.environ.get("CRASH_ROUNDS", "20"))
 SEED = int(os.environ.get("CRASH_SEED", "0")) or random.SystemRandom().randrange(1, 1 << 30)
 BETWEEN_KILLS = 500  # acknowledged, at least
 EACH = 8  # operations in flight, static and session: 16 together
 SHARED = 4  # more, on the same few addresses
-
-
-def revision(text):
-    epoch, number = text.split(":")
-    return int(epoch), int(number)
-
-
-class Acknowledged:
-    """What the load says, read as it comes."""
-
-    def __init__(self, path):
-        self.present, self.gone = {}, set()  # acknowledged: address -> (kind, url), withdrawn addresses
-        self.events = {}  # (address, "+" or "-") -> revision
-        self.count, self.sessions, self.done, self.errors = 0, 0, False, []
-        self._path, self._position = path, 0
-
-    def read(self):
-        with open(self._path, "rb") as file:
-            file.seek(self._position)
-            whole = file.read().rpartition(b"\n")[0]
-        if not whole:
-            return self
-        self._position += len(whole) + 1
-        for line in whole.decode().split("\n"):
-            self._take(line.split(" "))
-        return self
-
-    def _take(self, words):
-        what = words[0]
-        if what == "+":
-            _, kind, at, address, url = words
-            self.present[address] = (kind, url)
-            self.events[address, "+"] = revision(at)
-        elif what == "?":
-            del self.present[words[2]]
-        elif what == "-":
-            _, kind, at, address = words
-            self.gone.add(address)
-            self.events[address, "-"] = revision(at)
-        elif what == "=":
-            self.done = True
-        else:
-            self.errors.append(" ".join(words))
-        if what in "+-":
-            self.count += 1
-            self.sessions += kind == "session"
-
-
-class Watcher(threading.Thread):
-    """A watcher of everything that resumes where it was when its stream is lost. No snapshot after the first."""
-
-    def __init__(self, address):
-        super().__init__(daemon=True)
-        self.events, self.revisions, self.wrong, self.losses = [], [], [], 0
-        self.told = []  # the same as lines of a history
-        self.begun_at = self.at = (0, 0)
-        self._address, self._stopping, self._api = address, False, None
-        self._begun = threading.Event()
-
-    def begin(self):
-        self.start()
-        assert self._begun.wait(10), "the watcher got no snapshot"
-        return self
-
-    def end(self):
-        self._stopping = True
-        self._api.channel.close()
-        self.join(10)
-
-    def run(self):
-        part, told = [], []
-        while not self._stopping:
-            after = {"after": pb.Revision(epoch=self.at[0], number=self.at[1])} if self.at[1] else {}
-            with Api(self._address) as self._api:
-                part.clear()  # what came of a revision that was cut comes again
-                told.clear()
-                try:
-                    stream = self._api.watch(**after)
-                    while not self._stopping:
-                        self._take(stream.receive(60), part, told)
-                except (Failed, ValueError, AttributeError):
-                    self.losses += 1
-                    time.sleep(0.05)
-
-    def _take(self, message, part, told):
-        at, kind = (message.revision.epoch, message.revision.number), message.kind
-        if kind == pb.WatchResponse.KIND_SNAPSHOT_END:
-            self.begun_at = self.at = at
-            self._begun.set()
-        elif kind in (pb.WatchResponse.KIND_CHANGES, pb.WatchResponse.KIND_CHANGES_PART):
-            part.extend(("-" if event.kind == pb.Event.KIND_GONE else "+", event.address, at)
-                        for event in message.events)
-            told.extend(f"event {at[0]}:{at[1]} {event.address} "
-                        + ("-" if event.kind == pb.Event.KIND_GONE else event.endpoint.labels["value"])
-                        for event in message.events)
-            if kind == pb.WatchResponse.KIND_CHANGES:
-                if at <= self.at:
-                    self.wrong.append(f"revision {at} after {self.at}")
-                self.events += part
-                self.told += told
-                self.revisions.append(at)
-                part.clear()
-                told.clear()
-                self.at = at
-        elif kind == pb.WatchResponse.KIND_PROGRESS:
-            if at < self.at:
-                self.wrong.append(f"progress to {at} after {self.at}")
-            self.at = max(self.at, at)
-        elif kind == pb.WatchResponse.KIND_RESYNC:
-            self.wrong.append(f"RESYNC after {self.at}")
-        elif self._begun.is_set():
-            self.wrong.append(f"a snapshot after {self.at}")
 
 
 class CrashTest(cases.TestCase):
