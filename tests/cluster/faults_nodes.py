@@ -115,5 +115,6 @@ def late_planner(trial, chance):
             refused = failure.message
         answer = second.resolve(address, consistency=pb.CONSISTENCY_LINEARIZABLE).answers[0]
         assert [one.url for one in answer.row.endpoints] == ["amqp://127.0.0.1:1"], answer
-        taken.send(pb.TetherRequest(bye=pb.TetherRequest.Bye()))
+        taken.send(pb.TetherRequest(bye=pb.TetherRequest.Bye()))  # else it would expire, and nobody is to
+        assert taken.receive_until(lambda message: message.HasField("ended")).ended.reason == "closed"
     return f"{older.label} woke up after {newer.label}: {refused}"
