@@ -20,6 +20,7 @@
 #include "datawire/closed_streams.h"
 #include "datawire/limits.h"
 #include "datawire/record/v1/record.pb.h"
+#include "grpc/nodes.h"
 #include "grpc/server.h"
 #include "ops/http.h"
 #include "ops/log.h"
@@ -152,11 +153,13 @@ Status Serve(Config& config, Signals& signals, Logger& logger) {
   options.quotas = config.quotas;
   options.audit_bytes = config.audit_bytes;
   options.audit_age = config.audit_age;
+  const std::unique_ptr<Nodes> nodes = MakeGrpcNodes();
+  options.nodes = nodes.get();
   DW_ASSIGN(const std::unique_ptr<Directory> directory,
             Directory::Open(*view, *log, options, BootClock::now()));
   DW_ASSIGN(const std::unique_ptr<GrpcServer> grpc, GrpcServer::Start(config.listen, *directory));
   std::atomic<bool> stopping{false};
-  const ServerMetrics metrics{*view, *directory, *grpc, started};
+  const ServerMetrics metrics{*view, *log, *directory, *grpc, started};
   DW_ASSIGN(const std::unique_ptr<HttpServer> http,
             HttpServer::Start(config.http_listen,
                               {.metrics = [&] { return metrics.Text(BootClock::now()); },
@@ -194,6 +197,7 @@ Status Serve(Config& config, Signals& signals, Logger& logger) {
     stopping = true;
     directory->Stop();
   }
+  nodes->Stop();
   // After the last tick: Stop takes away what Tick uses.
   grpc->Tick(BootClock::now(), false);
   grpc->Stop();

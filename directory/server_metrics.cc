@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "core/directory.h"
+#include "engine/log.h"
 #include "grpc/server.h"
 #include "ops/metrics.h"
 #include "ops/process.h"
@@ -95,6 +96,42 @@ void AddFront(Metrics& to, const GrpcUse& use) {
               "class", {{"resolve", use.resolves_shed}, {"list", use.lists_shed}});
 }
 
+struct EngineFigure {
+  std::string_view name;  // as the engine calls it
+  const char *metric, *help;
+};
+constexpr EngineFigure kEngineFigures[] = {
+    {"transactions", "datawire_etcd_transactions_total", "Transactions committed"},
+    {"ops", "datawire_etcd_ops_total", "Operations in them"},
+    {"transactions_repeated", "datawire_etcd_transactions_repeated_total",
+     "Transactions found done when they were sent again"},
+    {"transactions_resent", "datawire_etcd_transactions_resent_total",
+     "Transactions sent again, to the next member"},
+    {"transactions_fenced", "datawire_etcd_transactions_fenced_total",
+     "Transactions refused: another run of the node has taken over"},
+    {"no_space", "datawire_etcd_no_space_total", "Times the space quota was reached"},
+    {"watches", "datawire_etcd_watches_total", "Watches opened"},
+    {"compared", "datawire_etcd_compared_total", "Comparisons of replicas that came to their end"},
+    {"compared_unequal", "datawire_etcd_compared_unequal_total",
+     "Of these, those that found a difference"},
+    {"compared_incomplete", "datawire_etcd_compared_incomplete_total",
+     "Comparisons that did not come to their end"},
+    {"scrubs", "datawire_etcd_scrubs_total", "Comparisons with what etcd holds"},
+    {"replica_wrong", "datawire_etcd_replica_wrong_total",
+     "Times this replica was not what etcd holds"},
+    {"listings", "datawire_etcd_listings_total", "Listings of all records"},
+    {"watch_gaps", "datawire_etcd_watch_gaps_total", "Times a watch had left something out"},
+    {"listed", "datawire_etcd_listed", "Records listed so far, in a listing"},
+    {"leases_lost", "datawire_etcd_leases_lost_total", "Times the node's lease was lost"},
+    {"compactions", "datawire_etcd_compactions_total", "Compactions by this node"},
+};
+
+void AddEngine(Metrics& to, const Log& log) {
+  for (const auto& [name, count] : log.figures())
+    for (const EngineFigure& figure : kEngineFigures)
+      if (figure.name == name) Add(to, figure.metric, figure.help, count);
+}
+
 }  // namespace
 
 std::string ServerMetrics::Text(BootTime now) const {
@@ -111,6 +148,7 @@ std::string ServerMetrics::Text(BootTime now) const {
   AddState(metrics, status);
   AddVerbs(metrics, directory.counters());
   AddView(metrics, view.counts());
+  AddEngine(metrics, log);
   AddFront(metrics, grpc.use());
   const ProcessUse process = ReadProcessUse();
   Add(metrics, "datawire_process_open_files", "Open file descriptors", process.open_files);

@@ -8,12 +8,14 @@ namespace datawire::directory {
 
 class Directory;
 class GrpcServer;
+class Log;
 class View;
 
 /// Gathers what /metrics shows from the parts; names and meaning: ops/METRICS.md. They outlive it.
 /// Thread-safe.
 struct ServerMetrics {
   const View& view;
+  const Log& log;
   Directory& directory;
   const GrpcServer& grpc;
   const BootTime started;

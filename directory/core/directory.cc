@@ -10,6 +10,7 @@
 #include "core/ground.h"
 #include "core/history.h"
 #include "core/list.h"
+#include "core/members.h"
 #include "core/policy.h"
 #include "core/resolve.h"
 #include "core/snapshots.h"
@@ -105,6 +106,11 @@ class Core final : public Directory {
     return directory::Explain(*ground_, *tethers_, request);
   }
   pb::StatusResponse GetStatus() override;
+  Result<pb::MembersResponse> Members() override { return AskMembers(*ground_, GetStatus()); }
+  void Acknowledged(const pb::AcknowledgedRequest& request,
+                    std::function<void(Result<pb::AcknowledgedResponse>)> done) override {
+    drain_->Acknowledged(request, std::move(done));
+  }
   Result<pb::ListSessionsResponse> ListSessions(const pb::ListSessionsRequest& request) override {
     return tethers_->ListSessions(request);
   }
@@ -196,6 +202,7 @@ pb::StatusResponse Core::GetStatus() {
       std::chrono::duration_cast<std::chrono::milliseconds>(ground_->now() - started_).count());
   const Tethers::Summary sessions = tethers_->summary();
   out.set_sessions(ground_->view.counts().sessions);
+  out.set_sessions_held(sessions.sessions);
   out.set_sessions_suspect(sessions.suspects);
   out.set_brake_on(sessions.brake_on);
   out.set_brake_remaining_ms(sessions.brake_remaining.count());
@@ -209,6 +216,7 @@ pb::StatusResponse Core::GetStatus() {
   const Log::Freshness fresh = ground_->log.Fresh();
   out.set_healthy(fresh.healthy);
   out.set_reason(fresh.reason);
+  out.set_alarm(ground_->log.alarm());
   out.set_age_ms(ground_->AgeMs());
   out.set_wall_ms(WallMillis());
   std::error_code error;

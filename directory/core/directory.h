@@ -60,6 +60,8 @@ class Tether {
   virtual std::optional<pb::TetherResponse> Next() = 0;
 };
 
+class Nodes;
+
 struct DirectoryOptions {
   std::string node_id;
   std::string incarnation;            ///< one run of the process; random
@@ -67,6 +69,7 @@ struct DirectoryOptions {
   uint64_t audit_bytes = 1ull << 30;  ///< of the audit log that are kept
   std::chrono::seconds audit_age = std::chrono::hours(24 * 30);  ///< and for how long
   QuotaOptions quotas;
+  Nodes* nodes = nullptr;  ///< asks others; outlives the Directory; null: there are none
 };
 
 /// The verbs of the directory, whatever the front-end. Thread-safe. `view` and `log` outlive it.
@@ -98,6 +101,10 @@ class Directory {
   virtual Result<pb::HistoryResponse> History(const pb::HistoryRequest& request) = 0;
   virtual Result<pb::ExplainResponse> Explain(const pb::ExplainRequest& request) = 0;
   virtual pb::StatusResponse GetStatus() = 0;
+  /// Asks all nodes and all who keep the log: blocks for 2 s at most.
+  virtual Result<pb::MembersResponse> Members() = 0;
+  virtual void Acknowledged(const pb::AcknowledgedRequest& request,
+                            std::function<void(Result<pb::AcknowledgedResponse>)> done) = 0;
   virtual Result<pb::ListSessionsResponse> ListSessions(const pb::ListSessionsRequest& request) = 0;
   virtual void EndSession(const pb::EndSessionRequest& request, const Peer& peer,
                           std::function<void(Result<pb::EndSessionResponse>)> done) = 0;

@@ -11,9 +11,15 @@ namespace {
 using record::v1::Registration;
 
 constexpr std::chrono::minutes kWaitMost{10};
-constexpr size_t kWaits = 256;  // calls that wait for acknowledgements; each holds its subscribers
-constexpr int kPeersShown = 100;
+constexpr size_t kStep = 100;  // registrations: a transaction of etcd takes 128 operations
 constexpr size_t kIdBytes = 16;
+
+Status CheckWithin(uint64_t ms) {
+  const std::chrono::milliseconds most(kWaitMost);
+  if (ms <= static_cast<uint64_t>(most.count())) return {};
+  return {Code::kInvalid, "acknowledged within " + std::to_string(ms) + " ms, at most " +
+                              std::to_string(most.count()) + " ms"};
+}
 
 Status CheckTarget(const pb::DrainRequest& request) {
   if (request.address().empty() == request.session_id().empty())
@@ -21,22 +27,42 @@ Status CheckTarget(const pb::DrainRequest& request) {
   if (!request.session_id().empty() && request.session_id().size() != kIdBytes)
     return {Code::kInvalid, "session id is " + std::to_string(request.session_id().size()) +
                                 " bytes, must be " + std::to_string(kIdBytes)};
-  const std::chrono::milliseconds most(kWaitMost);
-  if (request.acknowledged_within_ms() > static_cast<uint64_t>(most.count()))
-    return {Code::kInvalid, "acknowledged within " +
-                                std::to_string(request.acknowledged_within_ms()) + " ms, at most " +
-                                std::to_string(most.count()) + " ms"};
-  return {};
+  return CheckWithin(request.acknowledged_within_ms());
 }
 
 }  // namespace
 
-Result<Plan> PlanDrain(const Ground& ground, const Actor& actor, const Address& address,
-                       bool undo) {
+Status BeginDrain(const Ground& ground, Draining& draining) {
+  draining.begun = ground.view.Applied().number;
+  draining.from = keys::RegistrationsFrom(draining.address);
+  uint64_t latest = 0;
+  bool registered = false;
+  Status bad;
+  DW_RETURN_IF_ERROR(ground.view.Scan(
+      draining.from, keys::RegistrationsTo(draining.address), [&](const Record& record) {
+        Registration registration;
+        if (!registration.ParseFromString(record.value)) {
+          bad = {Code::kCorrupt, "a registration record does not parse"};
+          return false;
+        }
+        if (registration.has_ended()) return true;
+        registered = true;
+        latest = std::max(latest, record.modified);
+        // Tried before: it goes on with what was registered then.
+        if (registration.drain_op_id() == draining.actor.op_id)
+          draining.begun = std::min(draining.begun, registration.drain_begun());
+        return true;
+      }));
+  DW_RETURN_IF_ERROR(bad);
+  draining.last = ground.At(latest);
+  if (registered) return {};
+  return {Code::kNotFound, "nothing is registered at " + draining.address.text()};
+}
+
+Result<Plan> PlanDrain(const Ground& ground, Draining& draining) {
   Plan plan;
   plan.op.frees_space = true;
-  uint64_t latest = 0;
-  size_t registered = 0;
+  draining.more = false;
   Status bad;
   const auto each = [&](const Record& record) {
     Registration registration;
@@ -44,33 +70,30 @@ Result<Plan> PlanDrain(const Ground& ground, const Actor& actor, const Address& 
       bad = {Code::kCorrupt, "a registration record does not parse"};
       return false;
     }
-    if (registration.has_ended()) return true;
-    ++registered;
-    latest = std::max(latest, record.modified);
-    if (registration.drain_op_id() == actor.op_id) {
-      plan.already = ground.At(record.modified);  // what was registered since is up
+    if (registration.has_ended() || registration.draining() != draining.undo ||
+        record.modified > draining.begun)
       return true;
+    if (plan.op.changes.size() == kStep) {
+      draining.more = true;
+      draining.next = record.key;
+      return false;
     }
-    if (registration.draining() != undo) return true;
-    registration.set_draining(!undo);
+    const Actor& actor = draining.actor;
+    registration.set_draining(!draining.undo);
     registration.set_drained_by(NameOf(actor.peer));
     registration.set_drained_wall_ms(WallMillis());
     registration.set_drain_op_id(actor.op_id);
+    registration.set_drain_begun(draining.begun);
     registration.set_drained_peer(actor.peer.address);
     plan.op.guards.push_back({Guard::kModEquals, record.key, record.modified});
     plan.op.changes.push_back({false, record.key, registration.SerializeAsString()});
     return true;
   };
   DW_RETURN_IF_ERROR(
-      ground.view.Scan(keys::RegistrationsFrom(address), keys::RegistrationsTo(address), each));
+      ground.view.Scan(draining.from, keys::RegistrationsTo(draining.address), each));
   DW_RETURN_IF_ERROR(bad);
-  if (registered == 0) return Status(Code::kNotFound, "nothing is registered at " + address.text());
-  if (plan.op.changes.size() > limits::kSessionRegistrations)
-    return Status(Code::kInvalid, std::to_string(plan.op.changes.size()) +
-                                      " registrations to drain in one call, at most " +
-                                      std::to_string(limits::kSessionRegistrations));
-  if (!plan.already && plan.op.changes.empty()) plan.already = ground.At(latest);
-  plan.removed = plan.already ? 0 : plan.op.changes.size();
+  plan.removed = plan.op.changes.size();
+  if (plan.removed == 0) plan.already = draining.last;
   return plan;
 }
 
@@ -109,6 +132,19 @@ Result<std::vector<Published::Change>> DrainVerb::TargetsOf(const pb::DrainReque
 }
 
 void DrainVerb::Drain(const pb::DrainRequest& request, const Peer& peer, Done done) {
+  if (!ground_->log.shared()) return Begin(request, peer, std::move(done));
+  // What was registered on another node before is to be seen here. Takes no space, as the drain.
+  Op barrier;
+  barrier.frees_space = true;
+  ground_->log.Propose(
+      std::move(barrier), std::min(peer.deadline, ground_->commit_deadline()),
+      [self = shared_from_this(), request, peer, done = std::move(done)](const Outcome& outcome) {
+        if (!outcome.status.ok()) return done(outcome.status);
+        self->Begin(request, peer, done);
+      });
+}
+
+void DrainVerb::Begin(const pb::DrainRequest& request, const Peer& peer, Done done) {
   Status checked = CheckTarget(request);
   auto targets = checked.ok() ? TargetsOf(request)
                               : Result<std::vector<Published::Change>>(std::move(checked));
@@ -116,16 +152,25 @@ void DrainVerb::Drain(const pb::DrainRequest& request, const Peer& peer, Done do
     ++ground_->counts.refused;
     return done(targets.status());
   }
-  const std::chrono::milliseconds within(request.acknowledged_within_ms());
-  auto self = shared_from_this();
-  const auto then = [self, targets = std::move(*targets), within, done](Revision at,
-                                                                        size_t drained) {
-    Wait wait{at, {}, self->ground_->now() + within, {}, done};
-    ToWire(at, wait.response.mutable_revision());
-    wait.response.set_drained(drained);
-    if (within.count() == 0) return done(std::move(wait.response));
-    for (const auto& subscriber : self->hub_->Interested(targets)) wait.left.push_back(subscriber);
-    self->Await(std::move(wait));
+  const BootTime until =
+      ground_->now() + std::chrono::milliseconds(request.acknowledged_within_ms());
+  const auto then = [everywhere = everywhere_, targets = std::move(*targets), until,
+                     wait = request.acknowledged_within_ms() > 0,
+                     done](Revision at, size_t drained) {
+    pb::DrainResponse response;
+    ToWire(at, response.mutable_revision());
+    response.set_drained(drained);
+    if (!wait) return done(std::move(response));
+    everywhere->Await(targets, at, until, [response, done](Result<Everywhere::Left> left) mutable {
+      if (!left.ok()) {
+        Status why(left.status().code(), "it drains; " + left.status().message());
+        if (const auto later = left.status().retry_after()) why.set_retry_after(*later);
+        return done(why);
+      }
+      response.set_waiting_total(left->total);
+      response.mutable_waiting()->Assign(left->shown.begin(), left->shown.end());
+      done(std::move(response));
+    });
   };
   if (request.session_id().empty())
     return records_->Drain(request, peer, [then, done](const Result<Drained>& result) {
@@ -141,69 +186,31 @@ void DrainVerb::Drain(const pb::DrainRequest& request, const Peer& peer, Done do
       });
 }
 
-void DrainVerb::Prune(Wait& wait) {
-  std::erase_if(wait.left, [&](const std::weak_ptr<SubscriberState>& one) {
-    const auto subscriber = one.lock();
-    return subscriber == nullptr || subscriber->Acknowledged(wait.at);
-  });
-}
-
-void DrainVerb::Await(Wait wait) {
-  Prune(wait);
-  if (wait.left.empty()) return wait.done(std::move(wait.response));
-  Status refused;
-  {
-    std::lock_guard lock(mu_);
-    if (stopped_) {
-      refused = {Code::kUnavailable, "it drains; this node stops and knows not who was told"};
-    } else if (waits_.size() >= kWaits) {
-      refused = {Code::kOverloaded, "it drains; " + std::to_string(kWaits) +
-                                        " calls wait for acknowledgements already"};
-      refused.set_retry_after(std::chrono::seconds(1));
-    } else {
-      waits_.push_back(std::move(wait));
-      return;
-    }
+void DrainVerb::Acknowledged(const pb::AcknowledgedRequest& request,
+                             std::function<void(Result<pb::AcknowledgedResponse>)> done) {
+  Status refused = CheckWithin(request.within_ms());
+  std::vector<Published::Change> targets;
+  for (const auto& target : request.targets()) {
+    auto address = Address::Parse(target.address());
+    if (!address.ok() && refused.ok()) refused = address.status();
+    if (address.ok()) targets.push_back({std::move(*address), target.subtree()});
   }
-  wait.done(refused);
-}
-
-void DrainVerb::Tick(BootTime now) {
-  std::list<Wait> due;
-  {
-    std::lock_guard lock(mu_);
-    due.swap(waits_);
+  if (targets.size() > limits::kSessionRegistrations)
+    refused = {Code::kInvalid, std::to_string(targets.size()) + " targets, at most " +
+                                   std::to_string(limits::kSessionRegistrations)};
+  if (!refused.ok()) {
+    ++ground_->counts.refused;
+    return done(refused);
   }
-  std::list<Wait> later;
-  for (auto it = due.begin(); it != due.end();) {
-    Prune(*it);
-    const auto next = std::next(it);
-    if (!it->left.empty() && it->until > now) later.splice(later.end(), due, it);
-    it = next;
-  }
-  {
-    std::lock_guard lock(mu_);
-    if (!stopped_) waits_.splice(waits_.end(), later);
-  }
-  for (Wait& wait : later) wait.done(Status(Code::kUnavailable, "this node stops"));
-  for (Wait& wait : due) {
-    wait.response.set_waiting_total(wait.left.size());
-    for (const auto& one : wait.left) {
-      if (wait.response.waiting_size() == kPeersShown) break;
-      if (const auto subscriber = one.lock()) wait.response.add_waiting(NameOf(subscriber->peer));
-    }
-    wait.done(std::move(wait.response));
-  }
-}
-
-void DrainVerb::Stop() {
-  std::list<Wait> ended;
-  {
-    std::lock_guard lock(mu_);
-    stopped_ = true;
-    ended.swap(waits_);
-  }
-  for (Wait& wait : ended) wait.done(Status(Code::kUnavailable, "this node stops"));
+  here_->Await(std::move(targets), FromWire(request.revision()),
+               ground_->now() + std::chrono::milliseconds(request.within_ms()),
+               [done = std::move(done)](const Result<Acknowledgements::Left>& left) {
+                 if (!left.ok()) return done(left.status());
+                 pb::AcknowledgedResponse response;
+                 response.mutable_waiting()->Assign(left->shown.begin(), left->shown.end());
+                 response.set_waiting_total(left->total);
+                 done(std::move(response));
+               });
 }
 
 }  // namespace datawire::directory

@@ -95,12 +95,27 @@ void StaticRecords::Drain(const pb::DrainRequest& request, const Peer& peer,
     ++ground_->counts.refused;
     return done(actor.ok() ? address.status() : actor.status());
   }
-  auto planner = [ground = ground_, who = std::move(*actor), at = std::move(*address),
-                  undo = request.undo()] { return PlanDrain(*ground, who, at, undo); };
-  Propose(std::move(planner), peer.deadline, 0, [done = std::move(done)](Result<Done> result) {
-    if (!result.ok()) return done(result.status());
-    done(Drained{result->at, result->removed});
-  });
+  const auto draining = std::make_shared<Draining>(
+      Draining{.actor = std::move(*actor), .address = std::move(*address), .undo = request.undo()});
+  if (const Status begun = BeginDrain(*ground_, *draining); !begun.ok()) {
+    ++ground_->counts.refused;
+    return done(begun);
+  }
+  DrainOn(draining, peer.deadline, 0, std::move(done));
+}
+
+void StaticRecords::DrainOn(const std::shared_ptr<Draining>& draining, BootTime deadline,
+                            size_t changed, std::function<void(Result<Drained>)> done) {
+  auto self = shared_from_this();
+  Propose([ground = ground_, draining] { return PlanDrain(*ground, *draining); }, deadline, 0,
+          [self, draining, deadline, changed, done = std::move(done)](const Result<Done>& step) {
+            if (!step.ok()) return done(step.status());
+            const size_t sum = changed + step->removed;
+            if (step->removed > 0) draining->last = step->at;
+            if (!draining->more) return done(Drained{draining->last, sum});
+            draining->from = draining->next;
+            self->DrainOn(draining, deadline, sum, done);
+          });
 }
 
 void StaticRecords::Propose(Planner planner, BootTime deadline, int attempt,

@@ -14,6 +14,8 @@ struct Drained {
   size_t changed = 0;
 };
 
+struct Draining;
+
 /// Register and Withdraw of static records, policies and drains of addresses. A retry with the same
 /// op id gets the first result, which is read back from the records. Thread-safe.
 class StaticRecords : public std::enable_shared_from_this<StaticRecords> {
@@ -36,6 +38,9 @@ class StaticRecords : public std::enable_shared_from_this<StaticRecords> {
     size_t removed = 0;
   };
   using Planner = std::function<Result<Plan>()>;
+  /// The next step of it, and those after it.
+  void DrainOn(const std::shared_ptr<Draining>& draining, BootTime deadline, size_t changed,
+               std::function<void(Result<Drained>)> done);
   Result<Actor> ActorOf(const std::string& op_id, const Peer& peer);
   void Propose(Planner planner, BootTime deadline, int attempt,
                std::function<void(Result<Done>)> done);

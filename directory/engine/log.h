@@ -127,6 +127,17 @@ class Log {
   }
   /// What an operator must know though commits work; empty: nothing.
   virtual std::string alarm() const { return ""; }
+  /// One of those who keep the log, as it says itself. Value.
+  struct Member {
+    std::string endpoint;
+    Status reached;      ///< not OK: it did not answer
+    std::string reason;  ///< why it is not well though it answers
+    bool leader = false, no_space = false;
+    std::string version;
+    uint64_t revision = 0, db_bytes = 0, in_use_bytes = 0;
+  };
+  /// Asks each, all at a time; blocks so long at most. None: the log is in this process.
+  virtual std::vector<Member> Members(std::chrono::milliseconds) { return {}; }
   /// Names and counts for /metrics (ops/METRICS.md).
   virtual std::vector<std::pair<std::string_view, uint64_t>> figures() const { return {}; }
   /// `embedded`, `etcd`.

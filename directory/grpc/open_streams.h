@@ -34,13 +34,15 @@ enum class Verb {
   kExport,
   kSnapshot,
   kAuditTail,
-  kAuditVerify
+  kAuditVerify,
+  kMembers,
+  kAcknowledged
 };
-inline constexpr std::array<std::string_view, 20> kVerbNames = {
-    "resolve",    "subscribe",     "tether",      "register",      "withdraw",
-    "list",       "watch",         "explain",     "status",        "set_policy",
-    "get_policy", "list_sessions", "end_session", "release_brake", "drain",
-    "history",    "export",        "snapshot",    "audit_tail",    "audit_verify"};
+inline constexpr std::array<std::string_view, 22> kVerbNames = {
+    "resolve",     "subscribe",     "tether",  "register",    "withdraw",   "list",
+    "watch",       "explain",       "status",  "set_policy",  "get_policy", "list_sessions",
+    "end_session", "release_brake", "drain",   "history",     "export",     "snapshot",
+    "audit_tail",  "audit_verify",  "members", "acknowledged"};
 
 /// Finished calls and streams by verb and code. Thread-safe.
 class CallCounts {

@@ -34,7 +34,8 @@ Executor* QueueOf(Shared& shared, const ByteBuffer& request) {
   if constexpr (std::is_same_v<Request, pb::ResolveRequest>) {
     if (request.Length() > limits::kSmallResolve) return &shared.executor;
   } else if constexpr (kIsOneOf<Request, pb::ListRequest, pb::HistoryRequest, pb::ExplainRequest,
-                                pb::ExportRequest, pb::ListSessionsRequest, pb::AuditTailRequest>) {
+                                pb::ExportRequest, pb::ListSessionsRequest, pb::AuditTailRequest,
+                                pb::MembersRequest>) {
     return &shared.pages;
   }
   return nullptr;
@@ -43,7 +44,10 @@ Executor* QueueOf(Shared& shared, const ByteBuffer& request) {
 template <typename Response, typename Request, typename Finish, typename Call>
 void Begin(Shared& shared, const ByteBuffer& bytes, Finish finish, ByteBuffer* out, Call call) {
   Request request;
-  if (const Status status = Parse(bytes, limits::kUnaryBytes, &request); !status.ok()) {
+  // All addresses of a session go from node to node at once.
+  constexpr size_t kMost =
+      kIsOneOf<Request, pb::AcknowledgedRequest> ? limits::kBulkBytes : limits::kUnaryBytes;
+  if (const Status status = Parse(bytes, kMost, &request); !status.ok()) {
     finish(status);
     return;
   }
@@ -218,9 +222,11 @@ using RawBackup = pb::Admin::WithRawCallbackMethod_Export<pb::Admin::WithRawCall
 template <typename Base>
 using RawAudit =
     pb::Admin::WithRawCallbackMethod_AuditTail<pb::Admin::WithRawCallbackMethod_AuditVerify<Base>>;
+template <typename Base>
+using RawNodes = pb::Admin::WithRawCallbackMethod_Status<
+    pb::Admin::WithRawCallbackMethod_Members<pb::Admin::WithRawCallbackMethod_Acknowledged<Base>>>;
 
-class AdminService final : public pb::Admin::WithRawCallbackMethod_Status<
-                               RawSessions<RawBackup<RawAudit<pb::Admin::Service>>>> {
+class AdminService final : public RawNodes<RawSessions<RawBackup<RawAudit<pb::Admin::Service>>>> {
  public:
   explicit AdminService(Shared& shared) : shared_(shared) {}
 
@@ -234,6 +240,22 @@ class AdminService final : public pb::Admin::WithRawCallbackMethod_Status<
           status.set_open_files(use.open_files);
           status.set_open_files_most(use.open_files_most);
           done(Result<pb::StatusResponse>(std::move(status)));
+        });
+  }
+
+  grpc::ServerUnaryReactor* Members(CallbackServerContext* context, const ByteBuffer* request,
+                                    ByteBuffer* response) override {
+    return Unary<pb::MembersResponse, pb::MembersRequest>(
+        shared_, Verb::kMembers, context, request, response,
+        [this](const pb::MembersRequest&, const auto& done) { done(shared_.directory.Members()); });
+  }
+
+  grpc::ServerUnaryReactor* Acknowledged(CallbackServerContext* context, const ByteBuffer* request,
+                                         ByteBuffer* response) override {
+    return Unary<pb::AcknowledgedResponse, pb::AcknowledgedRequest>(
+        shared_, Verb::kAcknowledged, context, request, response,
+        [this](const pb::AcknowledgedRequest& parsed, auto done) {
+          shared_.directory.Acknowledged(parsed, std::move(done));
         });
   }
 

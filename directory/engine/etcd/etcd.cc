@@ -8,6 +8,7 @@
 #include "engine/etcd/compare.h"
 #include "engine/etcd/feed.h"
 #include "engine/etcd/keeper.h"
+#include "engine/etcd/members.h"
 #include "engine/etcd/writer.h"
 #include "view/encoding.h"
 
@@ -71,6 +72,9 @@ class Etcd final : public Log {
     compare_.Now(deadline, std::move(done));
   }
   std::string alarm() const override { return compare_.alarm(BootClock::now()); }
+  std::vector<Member> Members(std::chrono::milliseconds most) override {
+    return AskMembers(client_, most);
+  }
   void Announce(std::string alive) override { keeper_.Announce(std::move(alive)); }
   std::vector<std::pair<std::string_view, uint64_t>> figures() const override;
 

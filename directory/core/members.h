@@ -1,0 +1,21 @@
+#pragma once
+
+#include <map>
+#include <string>
+#include <vector>
+
+#include "core/ground.h"
+#include "core/nodes.h"
+
+namespace datawire::directory {
+
+/// What all said, put together. `answers` are those of the nodes that were asked. Pure.
+pb::MembersResponse ComposeMembers(const std::vector<KnownNode>& nodes,
+                                   const std::map<std::string, Result<pb::StatusResponse>>& answers,
+                                   const std::vector<Log::Member>& log, const pb::Source& source);
+
+/// Asks all others and who keeps the log, all at a time; blocks for 1.5 s at most. `own` is the
+/// status of this node.
+Result<pb::MembersResponse> AskMembers(const Ground& ground, const pb::StatusResponse& own);
+
+}  // namespace datawire::directory
