@@ -194,6 +194,12 @@ Result<pb::StatusResponse> Api::GetStatus() {
   });
 }
 
+Result<pb::MembersResponse> Api::Members() {
+  return impl_->Invoke<pb::MembersResponse>([&](auto&, auto& admin, auto* context, auto* out) {
+    return admin.Members(context, pb::MembersRequest(), out);
+  });
+}
+
 Result<pb::ListSessionsResponse> Api::ListSessions(const pb::ListSessionsRequest& request) {
   return impl_->Invoke<pb::ListSessionsResponse>([&](auto&, auto& admin, auto* context, auto* out) {
     return admin.ListSessions(context, request, out);

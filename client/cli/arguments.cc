@@ -211,6 +211,8 @@ void AddFlags(CLI::App& app, Typed& typed, Arguments& out) {
   of("drain")->add_flag(
       "--acknowledged", out.acknowledged,
       "Returns when all subscribers know; exit 6 at --timeout, with who does not");
+  of("status")->add_flag("--cluster", out.cluster,
+                         "Of all nodes and etcd; exit 4 if one is unreachable or not well");
   of("drain")->add_flag("--undo", out.undo, "They take new links again");
 
   CLI::App* bench = of("bench");

@@ -37,7 +37,7 @@ struct Arguments {
   std::optional<std::chrono::milliseconds> max_stale;
   std::optional<Revision> min_revision, after;
   bool is_static = false, subtree = false, sessions = false, presettled = false;
-  bool merge = false;
+  bool merge = false, cluster = false;
   bool acknowledged = false, undo = false;
   uint32_t priority = 0, weight = 0;
   std::string region, zone, listen;

@@ -234,6 +234,7 @@ Result<int> Explain(Session& session) {
 }
 
 Result<int> ShowStatus(Session& session) {
+  if (session.arguments.cluster) return ShowCluster(session);
   DW_ASSIGN(const auto s, session.api.GetStatus());
   const Json value = {{"cluster", s.source().cluster_id()},
                       {"node", s.source().node_id()},
@@ -242,9 +243,11 @@ Result<int> ShowStatus(Session& session) {
                       {"revision", ToJson(FromWire(s.revision()))},
                       {"healthy", s.healthy()},
                       {"reason", s.reason()},
+                      {"alarm", s.alarm()},
                       {"age_ms", s.age_ms()},
                       {"uptime_ms", s.uptime_ms()},
                       {"sessions", s.sessions()},
+                      {"sessions_held", s.sessions_held()},
                       {"sessions_suspect", s.sessions_suspect()},
                       {"registrations", s.registrations()},
                       {"addresses", s.addresses()},

@@ -141,6 +141,48 @@ std::string_view VerdictName(Verdict verdict) {
   }
 }
 
+std::vector<Finding> DiagnoseCluster(const pb::MembersResponse& members) {
+  std::vector<Finding> out;
+  std::set<std::string> versions;
+  for (const auto& node : members.nodes()) {
+    if (!node.version().empty()) versions.insert(node.version());
+    if (!node.has_status())
+      out.push_back({Verdict::kFail, "node", node.id(), "it is unreachable: " + node.unreachable(),
+                     "start it, or see what is between it and the others"});
+    else if (!node.status().healthy())
+      out.push_back({Verdict::kFail, "node", node.id(), "it is not well: " + node.status().reason(),
+                     "see its log, and etcd's"});
+    else if (!node.status().alarm().empty())
+      out.push_back({Verdict::kWarn, "node", node.id(), node.status().alarm(), "see its log"});
+    else
+      out.push_back({Verdict::kOk, "node", node.id(), "it serves", ""});
+  }
+  if (versions.size() > 1)
+    out.push_back({Verdict::kWarn, "version", "",
+                   "the nodes have " + std::to_string(versions.size()) + " versions, from " +
+                       *versions.begin() + " to " + *versions.rbegin(),
+                   "finish the upgrade"});
+  int leaders = 0, reached = 0;
+  for (const auto& member : members.etcd()) {
+    leaders += member.leader();
+    reached += member.reachable();
+    if (member.reachable() && member.reason().empty())
+      out.push_back({Verdict::kOk, "etcd", member.endpoint(), "it answers", ""});
+    else
+      out.push_back({Verdict::kFail, "etcd", member.endpoint(), member.reason(),
+                     member.no_space() ? "compact, defragment each member, disarm the alarm"
+                                       : "start it, or see what is between it and the nodes"});
+  }
+  if (leaders == 1)
+    out.push_back({Verdict::kOk, "etcd", "", "one member leads", ""});
+  else if (reached > 0)
+    out.push_back({Verdict::kFail, "etcd", "",
+                   std::to_string(leaders) + " of " + std::to_string(reached) +
+                       " members that answer say that they lead",
+                   "more than half of the members must run and reach each other"});
+  return out;
+}
+
 std::vector<Finding> Diagnose(const std::vector<Examined>& servers, const std::string& version,
                               uint64_t files_here) {
   std::vector<Finding> out;

@@ -26,7 +26,7 @@ std::string_view VerdictName(Verdict verdict);
 /// One line of `dw doctor`. Value.
 struct Finding {
   Verdict verdict = Verdict::kOk;
-  std::string check;   ///< server, health, clock, version, files, disc, cluster
+  std::string check;   ///< server, health, clock, version, files, disc, cluster, node, etcd
   std::string server;  ///< empty: all of them, or this machine
   std::string what;
   std::string remedy;  ///< when it is not ok
@@ -35,5 +35,8 @@ struct Finding {
 /// Pure. `version` and `files_here` (the limit of open files) are those of this program.
 std::vector<Finding> Diagnose(const std::vector<Examined>& servers, const std::string& version,
                               uint64_t files_here);
+
+/// Pure. Of the nodes of a cluster and its etcd, as one of them says.
+std::vector<Finding> DiagnoseCluster(const pb::MembersResponse& members);
 
 }  // namespace datawire::cli

@@ -66,7 +66,18 @@ std::string TextOf(const std::vector<Finding>& findings, Format format) {
 Result<int> Doctor(Session& session) {
   std::vector<Examined> examined;
   for (const std::string& server : session.servers) examined.push_back(Examine(session, server));
-  const auto findings = Diagnose(examined, DATAWIRE_VERSION, FileLimit());
+  auto findings = Diagnose(examined, DATAWIRE_VERSION, FileLimit());
+  const auto node = std::find_if(examined.begin(), examined.end(), [](const Examined& one) {
+    return one.status.ok() && one.status->engine() == "etcd";
+  });
+  if (node != examined.end()) {
+    const auto members = session.api.Members();
+    if (members.ok())
+      for (Finding& finding : DiagnoseCluster(*members)) findings.push_back(std::move(finding));
+    else
+      findings.push_back(
+          {Verdict::kFail, "node", node->server, members.status().message(), "see its log"});
+  }
   session.console.Print(TextOf(findings, session.arguments.format));
   const auto failed = std::count_if(findings.begin(), findings.end(), [](const Finding& finding) {
     return finding.verdict == Verdict::kFail;

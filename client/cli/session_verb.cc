@@ -19,7 +19,13 @@ std::string StateText(const Shown& session) {
   return std::string(EndpointStateName(static_cast<EndpointState>(session.state())));
 }
 
-Json SessionJson(const Shown& s) {
+/// Whether its node answers: others do not know when it was seen.
+bool Here(const Shown& s, const pb::Source& source) {
+  return s.node().empty() || s.node() == source.node_id();
+}
+
+Json SessionJson(const Shown& s, const pb::Source& source) {
+  const bool here = Here(s, source);
   if (s.ended())
     return {{"id", Hex(s.id())},
             {"state", "ended"},
@@ -33,11 +39,12 @@ Json SessionJson(const Shown& s) {
           {"program", s.program()},
           {"identity", s.identity()},
           {"peer", s.peer()},
-          {"attached", s.attached()},
+          {"node", s.node()},
+          {"attached", here ? Json(s.attached()) : Json()},
           {"attach_number", s.attach_number()},
           {"ttl_ms", s.ttl_ms()},
-          {"seen_ms", s.seen_ms()},
-          {"remaining_ms", s.remaining_ms()},
+          {"seen_ms", here ? Json(s.seen_ms()) : Json()},
+          {"remaining_ms", here ? Json(s.remaining_ms()) : Json()},
           {"opened_wall_ms", s.opened_wall_ms()},
           {"registrations", s.registrations()}};
 }
@@ -48,28 +55,34 @@ Result<int> ListThem(Session& session) {
   const bool wide = format == Format::kWide;
   std::vector<std::string> heading{"ID",  "STATE",         "PROGRAM", "HOST",
                                    "PID", "REGISTRATIONS", "SEEN"};
-  if (wide) heading.insert(heading.end(), {"PEER", "ATTACHED", "TTL", "REMAINING"});
+  if (wide) heading.insert(heading.end(), {"NODE", "PEER", "ATTACHED", "TTL", "REMAINING"});
   Table table(heading);
   Json array = Json::array();
   std::string text;
   for (bool more = true; more;) {
     DW_ASSIGN(const auto page, session.api.ListSessions(request));
     for (const Shown& s : page.sessions()) {
+      const bool here = Here(s, page.source());
+      const auto ms = [here](uint64_t span) {
+        return here ? std::to_string(span) + " ms" : std::string("-");
+      };
       std::vector<std::string> row{Hex(s.id()),
                                    StateText(s),
                                    Printable(s.program()),
                                    Printable(s.host()),
                                    std::to_string(s.pid()),
                                    std::to_string(s.registrations()),
-                                   std::to_string(s.seen_ms()) + " ms"};
+                                   ms(s.seen_ms())};
       if (wide)
-        row.insert(row.end(),
-                   {Printable(s.peer()), s.attached() ? "yes" : "no",
-                    std::to_string(s.ttl_ms()) + " ms", std::to_string(s.remaining_ms()) + " ms"});
+        row.insert(row.end(), {Printable(s.node()), Printable(s.peer()),
+                               !here          ? "-"
+                               : s.attached() ? "yes"
+                                              : "no",
+                               std::to_string(s.ttl_ms()) + " ms", ms(s.remaining_ms())});
       if (format == Format::kJson)
-        array.push_back(SessionJson(s));
+        array.push_back(SessionJson(s, page.source()));
       else if (format == Format::kJsonLines)
-        text += Line(SessionJson(s)) + "\n";
+        text += Line(SessionJson(s, page.source())) + "\n";
       else if (format == Format::kName || format == Format::kShort)
         text += Hex(s.id()) + "\n";
       else
@@ -92,7 +105,7 @@ Result<int> ShowIt(Session& session, const std::string& id) {
     return Status(Code::kCorrupt, "the directory showed " +
                                       std::to_string(response.sessions_size()) +
                                       " sessions, asked for one");
-  Json value = SessionJson(response.sessions(0));
+  Json value = SessionJson(response.sessions(0), response.source());
   const Format format = session.arguments.format;
   if (format == Format::kName || format == Format::kShort) {
     session.console.Print(Hex(id) + "\n");

@@ -28,6 +28,8 @@ Result<int> Register(Session& session);
 Result<int> Withdraw(Session& session);
 Result<int> Explain(Session& session);
 Result<int> ShowStatus(Session& session);
+/// Of all nodes. Exit code 4 unless all are well.
+Result<int> ShowCluster(Session& session);
 Result<int> ShowCompletion(Session& session);
 Result<int> Export(Session& session);
 Result<int> Import(Session& session);

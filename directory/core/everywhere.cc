@@ -45,10 +45,13 @@ void Everywhere::Await(std::vector<Published::Change> targets, Revision at, Boot
   }
   std::vector<std::string> ids;
   for (const auto& [id, part] : gathering->parts) ids.push_back(id);
+  bool stopped;
   {
     std::lock_guard lock(mu_);
-    if (!stopped_) gatherings_.push_back(gathering);
+    stopped = stopped_;
+    if (!stopped) gatherings_.push_back(gathering);
   }
+  if (stopped) return gathering->done(Status(Code::kUnavailable, "this node stops"));
   auto self = shared_from_this();
   for (const std::string& id : ids) Ask(gathering, id);
   here_->Await(std::move(targets), at, until, [self, gathering](const Result<Left>& result) {

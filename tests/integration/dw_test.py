@@ -193,6 +193,9 @@ class Answers(Case):
         self.assertEqual((status["node"], status["engine"], status["healthy"]), ("n1", "embedded", True))
         self.assertEqual(list(status["revision"]), ["epoch", "number"])
         self.assertRegex(self.dw("status").stdout, r"(?m)^node +n1$")
+        alone = dw_json("status", "--cluster", directory=self.directory)
+        self.assertEqual([(node["id"], node["state"], node["lag"]) for node in alone["nodes"]], [("n1", "healthy", 0)])
+        self.assertEqual(alone["etcd"], [])
         for form in ("json", "jsonl"):
             self.assertEqual(list(json.loads(dw("version", "-o", form, directory=NOWHERE).stdout)), ["version"])
         self.assertRegex(dw("version", env={"DATAWIRE_DIRECTORY": "garbage"}).stdout, r"^dw \d+\.\d+\.\d+\n$")

@@ -203,10 +203,13 @@ class DirectoryTest : public ::testing::Test {
     Stop();
     std::filesystem::remove_all(path_);
   }
-  void Start() {
+  virtual std::unique_ptr<Log> OpenLog() {
     auto log = OpenEmbedded(*view_);
-    ASSERT_TRUE(log.ok());
-    log_ = std::move(*log);
+    EXPECT_TRUE(log.ok()) << log.status().ToString();
+    return std::move(log).value();
+  }
+  void Start() {
+    log_ = OpenLog();
     auto directory = Directory::Open(*view_, *log_, options_, now_);
     ASSERT_TRUE(directory.ok()) << directory.status().ToString();
     directory_ = std::move(*directory);

@@ -131,5 +131,55 @@ TEST(Doctor, ServersOfTwoClustersOrEpochsFail) {
   }
 }
 
+/// Two nodes and one member of etcd, all well.
+pb::MembersResponse WellMembers() {
+  pb::MembersResponse out;
+  for (const char* id : {"n1", "n2"}) {
+    auto* node = out.add_nodes();
+    node->set_id(id);
+    node->set_version("1.0");
+    node->mutable_status()->set_healthy(true);
+  }
+  auto* member = out.add_etcd();
+  member->set_endpoint("e:1");
+  member->set_reachable(true);
+  member->set_leader(true);
+  return out;
+}
+
+Lines WrongOfCluster(const std::function<void(pb::MembersResponse&)>& change) {
+  pb::MembersResponse members = WellMembers();
+  change(members);
+  Lines out;
+  for (const Finding& finding : DiagnoseCluster(members)) {
+    EXPECT_EQ(finding.remedy.empty(), finding.verdict == Verdict::kOk) << finding.what;
+    if (finding.verdict != Verdict::kOk)
+      out.push_back(std::string(VerdictName(finding.verdict)) + " " + finding.check + " " +
+                    finding.server);
+  }
+  return out;
+}
+
+TEST(Doctor, OfAClusterItTellsWhatIsWrongWithNodesAndEtcd) {
+  EXPECT_EQ(WrongOfCluster([](auto&) {}), Lines());
+  EXPECT_EQ(WrongOfCluster([](auto& all) { all.mutable_nodes(1)->clear_status(); }),
+            Lines{"fail node n2"});
+  EXPECT_EQ(
+      WrongOfCluster([](auto& all) { all.mutable_nodes(1)->mutable_status()->set_healthy(false); }),
+      Lines{"fail node n2"});
+  EXPECT_EQ(WrongOfCluster(
+                [](auto& all) { all.mutable_nodes(0)->mutable_status()->set_alarm("unequal"); }),
+            Lines{"warn node n1"});
+  EXPECT_EQ(WrongOfCluster([](auto& all) { all.mutable_nodes(0)->set_version("0.9"); }),
+            Lines{"warn version "});
+  EXPECT_EQ(WrongOfCluster([](auto& all) {
+              all.mutable_etcd(0)->set_reason("its space quota is reached");
+              all.mutable_etcd(0)->set_no_space(true);
+            }),
+            Lines{"fail etcd e:1"});
+  EXPECT_EQ(WrongOfCluster([](auto& all) { all.mutable_etcd(0)->set_leader(false); }),
+            Lines{"fail etcd "});
+}
+
 }  // namespace
 }  // namespace datawire::cli

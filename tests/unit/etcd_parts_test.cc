@@ -1,6 +1,7 @@
 #include <gtest/gtest.h>
 
 #include "engine/etcd/follower.h"
+#include "engine/etcd/members.h"
 #include "engine/etcd/transaction.h"
 
 namespace datawire::directory::etcd {
@@ -182,6 +183,33 @@ TEST(EtcdFollower, SlotsAreNoneOfTheViewsRecordsAndCountAsRevisions) {
 TEST(EtcdFollower, ARaisedEpochIsTold) {
   Follower follower(1, 10);
   EXPECT_EQ(follower.Take(Response({{"m/epoch", 11}})).status().code(), Code::kFenced);
+}
+
+TEST(EtcdMembers, AnAlarmIsThatOfItsMemberWhoeverTellsIt) {
+  const auto said = [](const std::string& endpoint, uint64_t id, uint64_t leader) {
+    api::StatusResponse status;
+    status.mutable_header()->set_member_id(id);
+    status.set_leader(leader);
+    return MemberSaid{endpoint, status, {}};
+  };
+  std::vector<MemberSaid> all{said("a:1", 1, 2),
+                              said("b:1", 2, 2),
+                              said("c:1", 3, 0),
+                              {"d:1", Status(Code::kTimeout, "does not answer"), {}}};
+  api::AlarmMember alarm;
+  alarm.set_memberid(1);
+  alarm.set_alarm(api::NOSPACE);
+  all[0].status->add_errors("memberID:1 alarm:NOSPACE ");
+  all[1].status->add_errors("memberID:1 alarm:NOSPACE ");
+  all[1].alarms.push_back(alarm);
+  const auto members = Judge(all);
+  EXPECT_TRUE(members[0].no_space);
+  EXPECT_FALSE(members[0].leader);
+  EXPECT_FALSE(members[1].no_space);
+  EXPECT_EQ(members[1].reason, "");
+  EXPECT_TRUE(members[1].leader);
+  EXPECT_EQ(members[2].reason, "it knows of no leader");
+  EXPECT_FALSE(members[3].reached.ok());
 }
 
 }  // namespace

@@ -1,0 +1,149 @@
+"""What nodes ask each other: a drain that waits for the subscribers of all, `dw status --cluster`, sessions of other nodes."""
+
+import base64
+import os
+import re
+import urllib.request
+
+from harness import cases
+from harness.api import Api, pb
+from harness.cluster import Cluster
+from harness.programs import Program, dw, dw_json, eventually
+
+AT, ONE = "//demo/a", "amqp://127.0.0.1:5001"
+
+
+def seen_everywhere(address, cluster):
+    eventually(lambda: all(dw("resolve", address, directory=node).code in (0, 3) for node in cluster.nodes), 10)
+
+
+class Nodes(cases.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.cluster = Cluster(direct=True)
+        cls.cluster.__enter__()
+
+    @classmethod
+    def tearDownClass(cls):
+        cls.cluster.__exit__(None)
+
+    def test_a_drain_waits_for_a_subscriber_of_another_node(self):
+        one, two, _ = self.cluster.nodes
+        with Api(one) as first, Api(two) as second:
+            first.register((AT, ONE))
+            seen_everywhere(AT, self.cluster)
+            self.assertTrue(dw_json("drain", AT, "--acknowledged", directory=one)["acknowledged"])
+            self.assertEqual(dw("drain", AT, "--undo", directory=one).code, 0)
+            stream = second.subscribe(AT)  # reads and never acknowledges
+            stream.receive_until(lambda m: m.answers)
+            result = dw("drain", AT, "--acknowledged", "--timeout", "1s", directory=one)
+            self.one_line(result, 6, AT, "127.0.0.1:", "at node n2")
+            with Program("dw", "--directory", one.address, "drain", AT, "--acknowledged", "--timeout", "60s", label="drain") as drain:
+                revision = dw_json("status", directory=one)["revision"]["number"]
+                mark = stream.receive_until(lambda m: m.HasField("mark") and m.mark.revision.number >= revision)
+                self.assertTrue(drain.running())
+                stream.send(pb.SubscribeRequest(acknowledged=mark.mark.revision))
+                self.assertEqual(drain.wait(20), 0)
+            stream.close()
+            first.withdraw((AT, ONE))
+
+    def test_more_registrations_than_a_transaction_of_etcd_takes_are_drained(self):
+        one, two, three = self.cluster.nodes
+        with Api(one) as api:
+            pairs = [(AT, f"amqp://127.0.0.1:{port}") for port in range(6001, 6301)]
+            for start in range(0, len(pairs), 50):
+                api.register(*pairs[start:start + 50])
+            # At another node, which may be behind.
+            self.assertEqual(dw_json("drain", AT, "--acknowledged", directory=two)["registrations"], 300)
+            eventually(lambda: dw("resolve", AT, directory=three).code == 3, 5)
+            for start in range(0, len(pairs), 50):
+                api.withdraw(*pairs[start:start + 50])
+
+    def test_sessions_are_shown_with_their_node_and_nothing_is_made_up(self):
+        one, two, _ = self.cluster.nodes
+        with Api(two) as api:
+            tether = api.tether(program="p")
+            session_id = tether.receive().welcome.session_id.hex()
+
+            def shown(node):
+                return [session for session in dw_json("session", "list", directory=node) if session["id"] == session_id]
+            eventually(lambda: shown(one), 5)
+            there, elsewhere = shown(two)[0], shown(one)[0]
+            self.assertEqual((there["node"], there["attached"]), ("n2", True))
+            self.assertIsInstance(there["seen_ms"], int)
+            self.assertEqual([elsewhere[key] for key in ("node", "attached", "seen_ms", "remaining_ms")], ["n2", None, None, None])
+            row = next(line for line in dw("session", "list", "-o", "wide", directory=one).stdout.splitlines() if session_id in line)
+            self.assertNotIn(" 0 ms", row)
+            self.assertIn(" n2 ", row)
+            tether.close()
+
+    def test_the_engines_figures_are_those_of_the_table(self):
+        with open(os.path.join(os.environ["DATAWIRE_SOURCE"], "directory/ops/METRICS.md"), encoding="utf-8") as file:
+            table = dict(re.findall(r"^\| `(datawire_etcd_\w+)` \| (\w+) \|", file.read(), re.MULTILINE))
+        with urllib.request.urlopen(f"http://{self.cluster.nodes[0].http}/metrics", timeout=5) as page:
+            shown = re.findall(r"^# TYPE (\w+) (\w+)$", page.read().decode(), re.MULTILINE)
+        self.assertEqual({name: kind for name, kind in shown if name.startswith("datawire_etcd_")}, table)
+        self.assertGreater(self.cluster.nodes[0].metric("datawire_etcd_transactions_total"), 0)
+        self.assertTrue(all(name.startswith("datawire_") for name, _ in shown))
+
+
+class Broken(cases.TestCase):
+    def test_a_frozen_node_is_named_and_a_dead_one_is_not_waited_for_once_it_lives_no_more(self):
+        with Cluster(direct=True) as cluster:
+            one, _, three = cluster.nodes
+            with Api(one) as api:
+                api.register((AT, ONE))
+                three.sigstop()
+                self.one_line(dw("drain", AT, "--acknowledged", "--timeout", "1s", directory=one), 6, AT, "node n3")
+                three.kill9()
+                self.assertEqual(dw("drain", AT, "--undo", "--acknowledged", "--timeout", "40s", directory=one, timeout=60).code, 0)
+                api.withdraw((AT, ONE))
+            # It is shown until somebody says that it stopped for good.
+            self.one_line(dw("status", "--cluster", directory=one), 4, "node n3", "no lease")
+            cluster.etcd.call("kv/deleterange", key=base64.b64encode(b"datawire/a/n3").decode())
+            eventually(lambda: dw("status", "--cluster", directory=one).code == 0, 10)
+            self.assertEqual([node["id"] for node in dw_json("status", "--cluster", directory=one)["nodes"]], ["n1", "n2"])
+
+    def test_status_shows_every_node_and_etcd_member_and_what_is_wrong(self):
+        with Cluster(direct=True) as cluster:
+            one, _, three = cluster.nodes
+            # Roles are taken one after the other as nodes join.
+            eventually(lambda: {role for node in dw_json("status", "--cluster", code=None, directory=one)["nodes"]
+                                for role in node["roles"]} == {"reaper", "compactor"}, 20)
+            shown = dw_json("status", "--cluster", directory=one)
+            self.assertEqual([(node["id"], node["address"], node["state"]) for node in shown["nodes"]],
+                             [(node.node_id, node.address, "healthy") for node in cluster.nodes])
+            self.assertEqual([member["state"] for member in shown["etcd"]], ["healthy"] * 3)
+            self.assertEqual(sum(member["leader"] for member in shown["etcd"]), 1)
+            for node in shown["nodes"]:
+                self.assertLess(node["lag"], 1000)
+                self.assertLess(node["age_ms"], 5000)
+                self.assertFalse(node["quarantined"])
+            text = dw("status", "--cluster", "-o", "wide", directory=one).stdout
+            self.assertRegex(text, r"(?m)^NODE +ADDRESS +STATE +REVISION +LAG +AGE +SESSIONS +ROLES +VERSION")
+            self.assertRegex(text, r"(?m)^ETCD +STATE +LEADER +VERSION")
+            self.assertEqual(dw("status", "--cluster", "-o", "name", directory=one).stdout, "n1\nn2\nn3\n")
+            self.assertEqual(len(dw("status", "--cluster", "-o", "jsonl", directory=one).stdout.splitlines()), 6)
+            self.assertNotIn("fail ", dw("doctor", directory=one).stdout)
+
+            three.sigstop()
+            self.one_line(dw("status", "--cluster", directory=one), 4, "node n3 is unreachable")
+            frozen = dw_json("status", "--cluster", code=4, directory=one)["nodes"][2]
+            self.assertEqual((frozen["state"], frozen["address"], frozen["lag"]), ("unreachable", three.address, None))
+            self.assertRegex(dw("doctor", directory=one).stdout, r"(?m)^fail +node +n3 ")
+            three.sigcont()
+            member = next(one for one in cluster.etcd.members if not one.leads())
+            member.kill9()
+            try:
+                eventually(lambda: [node["state"] for node in dw_json("status", "--cluster", code=None, directory=one)["nodes"]] ==
+                           ["healthy"] * 3, 20)
+                self.one_line(dw("status", "--cluster", directory=one), 4, f"etcd {member.client}")
+                etcd = dw_json("status", "--cluster", code=4, directory=one)["etcd"]
+                self.assertEqual([at["endpoint"] for at in etcd if at["state"] == "unreachable"], [member.client])
+            finally:
+                member.start()
+                cluster.etcd.wait_healthy()
+
+
+if __name__ == "__main__":
+    cases.main()
