@@ -75,7 +75,8 @@ Json MemberJson(const Member& member) {
           {"no_space", known ? Json(member.no_space()) : Json()}};
 }
 
-std::string Mebibytes(uint64_t bytes) {
+std::string SizeText(uint64_t bytes) {
+  if (bytes < 10ull << 20) return std::to_string(bytes >> 10) + " KiB";
   return std::to_string(bytes >> 20) + " MiB";
 }
 
@@ -128,8 +129,8 @@ std::string MembersText(const pb::MembersResponse& response, bool wide) {
                                  : member.leader() ? "yes"
                                                    : "no",
                                  OrDash(member.version()),
-                                 known ? Mebibytes(member.db_bytes()) : "-",
-                                 known ? Mebibytes(member.in_use_bytes()) : "-",
+                                 known ? SizeText(member.db_bytes()) : "-",
+                                 known ? SizeText(member.in_use_bytes()) : "-",
                                  !known              ? "-"
                                  : member.no_space() ? "reached"
                                                      : "ok"};

@@ -90,11 +90,18 @@ class Nodes(cases.TestCase):
 class Broken(cases.TestCase):
     def test_a_frozen_node_is_named_and_a_dead_one_is_not_waited_for_once_it_lives_no_more(self):
         with Cluster(direct=True) as cluster:
-            one, _, three = cluster.nodes
+            one, two, three = cluster.nodes
             with Api(one) as api:
                 api.register((AT, ONE))
                 three.sigstop()
                 self.one_line(dw("drain", AT, "--acknowledged", "--timeout", "1s", directory=one), 6, AT, "node n3")
+                with Program("dw", "--directory", two.address, "drain", AT, "--undo", "--acknowledged", "--timeout", "60s",
+                             label="drain") as drain:
+                    eventually(lambda: dw("resolve", AT, directory=one).code == 0, 10, "it is undone and waits for n3")
+                    two.stop(5)  # whatever it waits for
+                    self.assertEqual(drain.wait(10), 4)
+                two.start_again()
+                self.assertEqual(dw("drain", AT, directory=one).code, 0)
                 three.kill9()
                 self.assertEqual(dw("drain", AT, "--undo", "--acknowledged", "--timeout", "40s", directory=one, timeout=60).code, 0)
                 api.withdraw((AT, ONE))

@@ -19,6 +19,7 @@ class SharedLog final : public Log {
   }
   void Propose(Op op, BootTime deadline, Done done) override {
     most_changes = std::max(most_changes.load(), op.changes.size());
+    if (op.changes.empty() && at_barrier) std::exchange(at_barrier, nullptr)();
     if (!op.changes.empty() && fail_after-- == 0)
       return done({Status(Code::kOutcomeUnknown, "lost"), {}, {}});
     inner_->Propose(std::move(op), deadline, std::move(done));
@@ -33,6 +34,7 @@ class SharedLog final : public Log {
 
   std::atomic<size_t> most_changes{0};
   std::atomic<int> fail_after{-1};
+  std::function<void()> at_barrier;  // what this node learns by waiting for it
 
  private:
   const std::unique_ptr<Log> inner_;
@@ -292,6 +294,13 @@ TEST_F(ManyTest, ARetryGoesOnWithWhatWasRegisteredWhenItBegan) {
   EXPECT_EQ(States("//d/a"), (std::map<std::string, int>{{"draining", 230}, {"up", 10}}));
   EXPECT_EQ(Drain("//d/a", 0, op).get()->drained(), 0u);
   EXPECT_EQ(Drain("//d/a", 0, std::string(16, '2')).get()->drained(), 10u);
+}
+
+TEST_F(NodesTest, ADrainSeesWhatWasRegisteredBeforeOnAnyNode) {
+  log().at_barrier = [this] { RegisterStatic("//d/a", "amqp://h:1"); };
+  const auto reply = Drain("//d/a", 0).get();
+  ASSERT_TRUE(reply.ok()) << reply.status().ToString();
+  EXPECT_EQ(reply->drained(), 1u);
 }
 
 // ---- Members
