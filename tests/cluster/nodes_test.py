@@ -47,6 +47,23 @@ class Nodes(cases.TestCase):
             stream.close()
             first.withdraw((AT, ONE))
 
+    def test_a_session_of_another_node_is_drained_until_the_subscribers_of_a_third_know(self):
+        one, two, three = self.cluster.nodes
+        at = "//demo/held"
+        with Api(two) as second, Api(three) as third:
+            tether = second.tether(program="p")
+            session_id = tether.receive().welcome.session_id
+            tether.send(pb.TetherRequest(register=pb.TetherRequest.Register(op_id=1, registrations=[
+                pb.TetherRequest.Registration(address=at, endpoint=pb.EndpointSpec(url=ONE))])))
+            self.assertFalse(tether.receive().done.HasField("refusal"))
+            seen_everywhere(at, self.cluster)
+            stream = third.subscribe(at)
+            stream.receive_until(lambda m: m.answers)
+            self.one_line(dw("drain", session_id.hex(), "--acknowledged", "--timeout", "1s", directory=one), 6, "at node n3")
+            stream.close()
+            self.assertTrue(dw_json("drain", session_id.hex(), "--acknowledged", directory=one)["acknowledged"])
+            tether.close()
+
     def test_more_registrations_than_a_transaction_of_etcd_takes_are_drained(self):
         one, two, three = self.cluster.nodes
         with Api(one) as api:
@@ -93,12 +110,14 @@ class Broken(cases.TestCase):
             one, two, three = cluster.nodes
             with Api(one) as api:
                 api.register((AT, ONE))
+                self.assertTrue(dw_json("drain", AT, "--acknowledged", directory=two)["acknowledged"])  # they are connected now
+                self.assertEqual(dw("drain", AT, "--undo", directory=two).code, 0)
                 three.sigstop()
                 self.one_line(dw("drain", AT, "--acknowledged", "--timeout", "1s", directory=one), 6, AT, "node n3")
                 with Program("dw", "--directory", two.address, "drain", AT, "--undo", "--acknowledged", "--timeout", "60s",
                              label="drain") as drain:
                     eventually(lambda: dw("resolve", AT, directory=one).code == 0, 10, "it is undone and waits for n3")
-                    two.stop(5)  # whatever it waits for
+                    self.assertEqual(two.stop(), 0, "whatever it waits for")
                     self.assertEqual(drain.wait(10), 4)
                 two.start_again()
                 self.assertEqual(dw("drain", AT, directory=one).code, 0)
