@@ -2,7 +2,7 @@
 
 from faults import fault, hold, writes
 from harness.api import Api, Failed, pb
-from harness.programs import eventually
+from harness.programs import dw, eventually
 
 
 @fault
@@ -70,10 +70,12 @@ def node_lost_its_disc(trial, chance):
 
 @fault
 def node_fenced_by_its_double(trial, chance):
-    """A second run under the same node id, as after a hasty fail-over: the former one ends by itself."""
+    """A second run under the same node id, as after a hasty fail-over: the former one's next write is refused, and it ends."""
     node = chance.choice(trial.nodes)
     double = type(node)(trial.nodes.index(node), node.endpoints, *node.extra)
     with double:
+        late = dw("register", "--static", "//late/one", "amqp://127.0.0.1:1", directory=node)
+        assert late.code != 0, f"the former run wrote: {late}"
         code = node.wait(20)
         assert code == 1, node.tail()
         said = node.output("stderr").strip().splitlines()[-1]
