@@ -2,7 +2,7 @@
 
 from faults import fault, hold, writes
 from harness.api import Api, Failed, pb
-from harness.programs import eventually
+from harness.programs import dw, eventually
 
 
 @fault
@@ -70,10 +70,12 @@ def node_lost_its_disc(trial, chance):
 
 @fault
 def node_fenced_by_its_double(trial, chance):
-    """A second run under the same node id, as after a hasty fail-over: the former one ends by itself."""
+    """A second run under the same node id, as after a hasty fail-over: the former one's next write is refused, and it ends."""
     node = chance.choice(trial.nodes)
     double = type(node)(trial.nodes.index(node), node.endpoints, *node.extra)
     with double:
+        late = dw("register", "--static", "//late/one", "amqp://127.0.0.1:1", directory=node)
+        assert late.code != 0, f"the former run wrote: {late}"
         code = node.wait(20)
         assert code == 1, node.tail()
         said = node.output("stderr").strip().splitlines()[-1]
@@ -118,3 +120,24 @@ def late_planner(trial, chance):
         taken.send(pb.TetherRequest(bye=pb.TetherRequest.Bye()))  # else it would expire, and nobody is to
         assert taken.receive_until(lambda message: message.HasField("ended")).ended.reason == "closed"
     return f"{older.label} woke up after {newer.label}: {refused}"
+
+
+@fault
+def role_holder_frozen(trial, chance):
+    """Who reaps and compacts sleeps until its lease is over; another has the role, and keeps it when the former one wakes up."""
+    def holder():
+        return trial.etcd.get("datawire/l/reaper").get(b"datawire/l/reaper", (b"", 0))[0].decode().split(" ")[0]
+
+    former = eventually(lambda: next((node for node in trial.nodes if node.node_id == holder()), None), 30, "somebody has the role")
+    former.sigstop()
+    try:
+        newer = eventually(lambda: (lambda now: now if now not in ("", former.node_id) else None)(holder()), 30,
+                           "another has the role")
+        writes(trial)
+        hold(chance, 0, 1)
+    finally:
+        former.sigcont()
+    eventually(former.is_ready, 30, f"{former.label} is ready again")
+    writes(trial, 100)
+    assert holder() == newer, f"{newer} had the role, now {holder()} has it"
+    return f"{former.node_id} had the role, {newer} took it and kept it"

@@ -60,6 +60,8 @@ def restored_from_backup(trial, chance):
     """The last of a run, the load standing still: what was in the backup is there, what came later is not, the epoch is greater."""
     node = trial.nodes[0]
     held = trial.listed(node)
+    with Api(node) as api:
+        before = api.status().revision
     saved = os.path.join(trial.test.scratch("backup"), "saved")
     trial.etcd.save_snapshot(saved)
     assert dw("register", "--static", "//later/one", "amqp://127.0.0.1:1", directory=node).code == 0
@@ -76,6 +78,8 @@ def restored_from_backup(trial, chance):
         for one in trial.nodes:
             with Api(one) as api:
                 assert api.status().revision.epoch == 2, one.label
+                told = api.watch(after=before).receive().kind
+                assert told == pb.WatchResponse.KIND_RESYNC, f"a watcher of epoch 1 is told {told}"
                 answer = api.resolve("//later/one").answers[0]
                 assert answer.row.status == pb.ANSWER_STATUS_NOT_FOUND, answer
             now = trial.listed(one)

@@ -17,7 +17,9 @@ from trial import Trial
 SEED = int(os.environ.get("CLUSTER_SEED", "0")) or random.SystemRandom().randrange(1, 1 << 30)
 COUNT = int(os.environ.get("CLUSTER_FAULTS", "40"))
 KINDS = [kind for kind in os.environ.get("CLUSTER_KINDS", "").split(",") if kind] or sorted(faults.KINDS)
-RESUME_MOST = 30.0  # seconds without any acknowledgement over a fault and its end
+# Seconds without any acknowledgement over a fault and its end (P15: 5 s, on machines of their own).
+RESUME_MOST, STANDS_STILL_MOST = 10.0, 30.0
+STANDS_STILL = {"etcd_quorum_lost", "etcd_all_killed", "etcd_leader_slow_disc", "no_space"}
 
 
 def drawn(chance):
@@ -45,7 +47,7 @@ class FaultsTest(cases.TestCase):
                 gap = trial.pulse.longest()
                 seen.setdefault(kind, []).append(gap)
                 print(f"{number:3} {kind}: {shown}; {gap:.1f} s without an answer, {time.monotonic() - begun:.1f} s in all", flush=True)
-                self.assertLess(gap, RESUME_MOST, kind)
+                self.assertLess(gap, STANDS_STILL_MOST if kind in STANDS_STILL else RESUME_MOST, kind)
             trial.finish()
             shown = faults_space.restored_from_backup(trial, chance)
             seen["restored_from_backup"] = [0.0]

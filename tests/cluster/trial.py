@@ -131,6 +131,8 @@ class Trial:
         test.assertEqual(seen[0], seen[1])
         test.assertEqual(seen[0], seen[2])
         self.check_history(self.watchers[0])
+        for watcher in self.watchers:
+            watcher.end()
 
     def listed(self, node):
         """{address: [url]} of a node, its pages of one revision."""

@@ -1,0 +1,227 @@
+"""Stories of a cluster, one each: how it begins, grows, is restored; what it does without a quorum, without space, and when a node dies
+with sessions on it."""
+
+import os
+import time
+
+import grpc
+
+from harness import cases
+from harness.api import Api, Failed, pb, refused
+from harness.cluster import Cluster, Node
+from harness.etcd import Etcd
+from harness.programs import Directory, dw, dw_json, eventually
+from harness.sampling import Sampler, states
+from harness.workers import Worker
+
+
+def exit_line(test, node):
+    """The one line of a node that refused to start."""
+    node.start()
+    try:
+        test.assertEqual(node.wait(20), 1, node.tail())
+    finally:
+        node.end()
+    return [line for line in node.output("stderr").splitlines() if line.startswith("datawire-directory: ")][-1]
+
+
+def register(at, address, port=1, timeout="10s"):
+    return dw("--timeout", timeout, "register", "--static", address, f"amqp://127.0.0.1:{port}", directory=at)
+
+
+class Beginning(cases.TestCase):
+    def test_only_init_makes_a_directory_and_only_in_an_etcd_of_its_own(self):
+        with Etcd(1) as etcd:
+            node = Node(0, etcd.endpoints)
+            self.assertIn("--init", exit_line(self, node))
+            etcd.put("foreign", "key")
+            node.once = ("--init",)
+            self.assertIn("foreign", exit_line(self, node))
+            self.assertEqual(etcd.count("datawire/"), 0, "nothing was written beside it")
+        with Etcd(1) as etcd:
+            first, second = Node(0, etcd.endpoints), Node(1, etcd.endpoints)
+            first.once = ("--init",)
+            with first:
+                second.once = ("--init",)
+                self.assertIn("already", exit_line(self, second))
+                with second:
+                    self.assertEqual(register(first, "//d/a").code, 0)
+                    eventually(lambda: dw("resolve", "//d/a", directory=second).code == 0, 10, "the second has it")
+
+    def test_an_embedded_directory_becomes_a_cluster_with_all_it_had(self):
+        exported = os.path.join(self.scratch(), "export")
+        with Directory() as embedded:
+            for number in range(300):
+                self.assertEqual(register(embedded, f"//d/{number}").code, 0)
+            with open(exported, "w", encoding="utf-8") as file:
+                file.write(dw("export", directory=embedded).stdout)
+            before = dw_json("status", directory=embedded)
+        with Etcd(3) as etcd:
+            first, second = Node(0, etcd.endpoints), Node(1, etcd.endpoints)
+            first.once = ("--import", exported)
+            with first, second:
+                with Api(first) as one, Api(second) as two:
+                    self.assertEqual(one.status().source.cluster_id, two.status().source.cluster_id)
+                    self.assertIn(one.status().source.cluster_id, str(before))
+                    self.assertEqual(one.status().source.epoch, 2)
+                    for api in (one, two):
+                        answers = api.resolve(*[f"//d/{number}" for number in range(300)]).answers
+                        self.assertTrue(all(states(answer) == {"amqp://127.0.0.1:1": "up"} for answer in answers))
+                self.assertEqual(register(second, "//d/new").code, 0)
+
+
+class Restored(cases.TestCase):
+    def test_a_node_that_finds_etcd_gone_back_ends_and_names_raise_epoch(self):
+        with Etcd(1) as etcd:
+            node = Node(0, etcd.endpoints)
+            node.once = ("--init",)
+            with node:
+                saved = os.path.join(self.scratch(), "saved")
+                etcd.save_snapshot(saved)
+                for number in range(20):
+                    self.assertEqual(register(node, f"//d/{number}").code, 0)
+                etcd.restore_snapshot(saved)
+                self.assertEqual(node.wait(20), 1)
+                self.assertIn("--raise-epoch", node.output("stderr").splitlines()[-1])
+                node.once = ("--raise-epoch",)
+                node.start_again()
+                with Api(node) as api:
+                    self.assertEqual(api.status().source.epoch, 2)
+                    self.assertEqual(len(api.list(prefix="//d").items), 0)
+
+
+class WithoutQuorum(cases.TestCase):
+    def test_P6_P16_a_minority_acknowledges_nothing_says_stale_and_expires_nobody(self):
+        with Cluster(direct=True) as cluster:
+            self.assertEqual(register(cluster.nodes[0], "//d/a").code, 0)
+            node = cluster.nodes[2]
+            with Api(node) as api:
+                tether = api.tether(ttl_ms=3000)
+                self.assertTrue(tether.receive().HasField("welcome"))
+                spec = pb.TetherRequest.Registration(address="//d/held", endpoint=pb.EndpointSpec(url="amqp://127.0.0.1:9"))
+                tether.send(pb.TetherRequest(register=pb.TetherRequest.Register(op_id=1, registrations=[spec])))
+                self.assertFalse(tether.receive_until(lambda message: message.HasField("done")).done.HasField("refusal"))
+                for member in cluster.etcd.members[:2]:
+                    member.kill9()
+                begun = time.monotonic()
+                with self.assertRaises(Failed) as failed:
+                    api.resolve("//d/a", consistency=pb.CONSISTENCY_LINEARIZABLE)
+                self.assertLess(time.monotonic() - begun, 5)
+                self.assertNotEqual(failed.exception.code, grpc.StatusCode.OK)
+                said = register(node, "//d/b", timeout="3s")
+                self.assertNotEqual(said.code, 0, said)
+                eventually(lambda: dw_json("resolve", "//d/a", directory=node)["stale"], 15, "answers say stale")
+                self.assertEqual(dw("resolve", "//d/a", directory=node).code, 0, "and are given")
+                # The process is silent for much more than its TTL: no fault of its own, as far as the directory knows.
+                eventually(lambda: time.monotonic() - begun > 12, 20)
+                self.assertEqual(states(api.resolve("//d/held").answers[0]), {"amqp://127.0.0.1:9": "up"})
+                for member in cluster.etcd.members[:2]:
+                    member.start()
+                cluster.etcd.wait_healthy()
+                cluster.wait_ready()
+                back = time.monotonic()  # from here on it has the grace of 60 s
+                eventually(lambda: time.monotonic() - back > 8, 20)
+                self.assertEqual(states(api.resolve("//d/held").answers[0]), {"amqp://127.0.0.1:9": "up"})
+                for one in cluster.nodes:
+                    self.assertEqual(one.metric("datawire_sessions_expired_total"), 0)
+            eventually(lambda: len({dw("list", "//d", "-o", "json", directory=one).stdout for one in cluster.nodes}) == 1, 10,
+                       "all nodes show the same")
+
+
+class Behind(cases.TestCase):
+    """A node that is a little behind the others says so, or waits; it never decides by what it does not know yet."""
+
+    def setUp(self):
+        cluster = Cluster()
+        cluster.__enter__()
+        self.addCleanup(cluster.__exit__, None, None, None)
+        self.one, self.other = (Api(node) for node in cluster.nodes[:2])
+        self.addCleanup(self.one.__exit__)
+        self.addCleanup(self.other.__exit__)
+        for proxy in cluster.proxies[1]:
+            proxy.delay(0.15)
+
+    def register(self):
+        """At a node that is ahead; the revision."""
+        return self.one.register(("//d/a", "amqp://127.0.0.1:1")).revision
+
+    def test_P5_it_shows_what_another_acknowledged_to_who_asks_for_it(self):
+        at = self.register()
+        self.assertEqual(states(self.other.resolve("//d/a", min_revision=at).answers[0]), {"amqp://127.0.0.1:1": "up"})
+
+    def test_P6_it_shows_what_another_acknowledged_to_who_wants_the_latest(self):
+        self.register()
+        answer = self.other.resolve("//d/a", consistency=pb.CONSISTENCY_LINEARIZABLE).answers[0]
+        self.assertEqual(states(answer), {"amqp://127.0.0.1:1": "up"})
+
+    def test_it_replaces_what_another_acknowledged(self):
+        self.register()
+        self.other.register(("//d/a", "amqp://127.0.0.1:1"), weight=7)
+        endpoints = self.other.resolve("//d/a").answers[0].row.endpoints
+        self.assertEqual([endpoint.weight for endpoint in endpoints], [7])
+
+    def test_it_withdraws_what_another_acknowledged(self):
+        self.register()
+        self.assertEqual(self.other.withdraw(("//d/a", "amqp://127.0.0.1:1")).withdrawn, 1)
+
+    def test_it_drains_what_another_acknowledged(self):
+        self.register()
+        self.assertEqual(self.other.drain(address="//d/a").drained, 1)
+
+    def test_a_session_that_moves_to_it_at_once_is_resumed(self):
+        welcome = self.one.tether(ttl_ms=3000).receive().welcome
+        taken = self.other.tether(session_id=welcome.session_id, secret=welcome.secret, attach_number=2)
+        answer = taken.receive()
+        self.assertTrue(answer.HasField("welcome") and answer.welcome.resumed, answer)
+
+
+class Dying(cases.TestCase):
+    def test_P9_P10_a_process_stays_up_when_its_node_dies_and_goes_when_it_dies_with_it(self):
+        with Cluster(direct=True) as cluster:
+            first, *rest = cluster.nodes
+            with Worker(cluster.addresses, "//d/work", ttl_ms=3000, label="lives") as lives, \
+                    Worker(first, "//d/work", ttl_ms=3000, label="dies") as dies:
+                both = {lives.ready().url, dies.ready().url}
+                with Sampler(rest[0], ["//d/work"]) as sampler:
+                    eventually(lambda: set(sampler.last("//d/work")) == both, 10, "both are seen")
+                    at = time.monotonic()
+                    first.kill9()
+                    dies.kill9()
+                    eventually(lambda: set(sampler.last("//d/work")) == {lives.url}, 75, "the dead one goes, the live one stays")
+                    took = time.monotonic() - at
+                    self.assertGreater(took, 10, "not before its node is known to be dead")
+                    gone = [shown for _, shown in sampler.samples if shown and shown["//d/work"].get(lives.url) != "up"]
+                    self.assertEqual(gone, [], "the live one was up all the time")
+                print(f"the dead one was gone after {took:.1f} s", flush=True)
+                first.start_again()
+                eventually(lambda: states_at(first, "//d/work") == {lives.url: "up"}, 10, "and on the node that died, too")
+
+
+def states_at(node, address):
+    with Api(node) as api:
+        return states(api.resolve(address).answers[0])
+
+
+class NoSpace(cases.TestCase):
+    def test_P20_a_quota_that_is_reached_stops_registrations_only_until_there_is_space(self):
+        with Cluster(direct=True, members=1, quota_bytes=24 << 20) as cluster:
+            node, pairs = cluster.nodes[0], [(f"//fill/{one}", "amqp://127.0.0.1:1") for one in range(15)]
+            with Api(node) as api:
+                done = 0
+                with refused(self, grpc.StatusCode.RESOURCE_EXHAUSTED) as full:
+                    for done in range(20_000):  # the same ones, over and over: what fills etcd is their past
+                        api.register(*pairs, labels={f"label{number}": f"{done}-{'x' * 100}" for number in range(15)})
+                self.assertIn("space", full.failure.message)
+                self.assertEqual(cluster.etcd.alarms(), ["NOSPACE"])
+                self.assertEqual(states_at(cluster.nodes[1], "//fill/0"), {"amqp://127.0.0.1:1": "up"})
+                api.withdraw(*pairs)
+                eventually(lambda: states_at(cluster.nodes[1], "//fill/0") == {}, 10, "a withdrawal went through")
+                self.assertEqual(cluster.etcd.alarms(), ["NOSPACE"], "in spite of it")
+                cluster.etcd.free_space()
+                eventually(lambda: register(node, "//d/a").code == 0, 20, "writable again, without a restart")
+                self.assertEqual(cluster.etcd.alarms(), [])
+            print(f"{done} times 15 registrations fitted", flush=True)
+
+
+if __name__ == "__main__":
+    cases.main()
