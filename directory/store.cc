@@ -161,7 +161,8 @@ Result<std::unique_ptr<Store>> Store::Open(const Config& config, const std::stri
     DW_ASSIGN(store->log_, OpenEmbedded(*store->view_));
     return store;
   }
-  store->client_ = std::make_unique<etcd::Client>(config.etcd);
+  store->client_ =
+      std::make_unique<etcd::Client>(config.etcd, config.etcd_tls ? config.tls : TlsFiles());
   DW_ASSIGN(store->view_, OpenReplica(config, *store->client_, logger, stopping));
   EtcdOptions options;
   options.node_id = config.node_id;
