@@ -104,6 +104,7 @@ struct Client::Impl {
     if (!tether) {
       TetherOptions tether_options;
       tether_options.directory = options.resolver.directory;
+      tether_options.tls = options.resolver.tls;
       tether_options.ttl = options.session_ttl;
       tether_options.program = options.program;
       DW_ASSIGN(tether, TetherClient::Open(std::move(tether_options)));

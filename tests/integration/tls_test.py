@@ -1,7 +1,10 @@
 """TLS in both directions, against programs and libraries that we did not write where there is one: python's gRPC, openssl,
 python-proton, etcd."""
 
+import contextlib
+import json
 import os
+import shutil
 import socket
 import ssl
 import warnings
@@ -10,7 +13,7 @@ import grpc
 
 from harness import cases, certificates, programs
 from harness.api import Api, Failed, pb, refused
-from harness.programs import Directory, Program
+from harness.programs import Directory, Program, dw
 
 DENIED = grpc.StatusCode.PERMISSION_DENIED
 
@@ -122,6 +125,91 @@ class Server(WithAuthority):
             self.assertEqual([(one.identity, one.by) for one in entries], [("spiffe://test/alice",) * 2])
 
 
+class Tool(WithAuthority):
+    """dw, and what its verbs are made of: the library's resolver and tether."""
+
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        cls.directory = Directory(*certificates.flags(cls.server))
+        cls.directory.__enter__()
+
+    @classmethod
+    def tearDownClass(cls):
+        cls.directory.__exit__(None)
+
+    def dw(self, *args, files=None, **options):
+        return dw(*args, *certificates.flags(files or self.alice), directory=self.directory, **options)
+
+    def test_flags_variables_and_the_config_file_name_the_certificates(self):
+        self.assertEqual(self.dw("status").code, 0)
+        variables = {f"DATAWIRE_TLS_{key.upper()}": path for key, path in self.alice._asdict().items()}
+        self.assertEqual(dw("status", directory=self.directory, env=variables).code, 0)
+        home = self.scratch()
+        os.mkdir(os.path.join(home, "datawire"))
+        with open(os.path.join(home, "datawire", "config"), "w", encoding="utf-8") as file:
+            file.write("".join(f"tls-{key} = {path}\n" for key, path in self.alice._asdict().items()))
+        self.assertEqual(dw("status", directory=self.directory, env={"XDG_CONFIG_HOME": home}).code, 0)
+        self.one_line(dw("status", directory=self.directory, env={"DATAWIRE_TLS_CERT": "x"}), 1, "go together")
+        self.one_line(self.dw("status", files=self.alice._replace(key=self.server.key)), 1, "is not the key of")
+
+    def test_whatever_is_wrong_is_said_in_one_line(self):
+        self.one_line(dw("status", directory=self.directory), 4, "it speaks TLS")
+        with Directory() as plain:
+            self.one_line(dw("status", *certificates.flags(self.alice), directory=plain), 4, "it speaks no TLS")
+        self.one_line(self.dw("status", files=self.mallory), 4, "it refuses tls-cert `", "alice.crt`")
+        self.one_line(self.dw("status", files=self.alice._replace(ca=self.foreign.cert)), 4, "foreign.crt`: self-signed")
+        elsewhere = self.ca.issue("elsewhere", hosts=["DNS:elsewhere.example"])
+        self.one_line(dw("status", *certificates.flags(self.alice), directory=self.start(files=elsewhere)), 4, "IP address mismatch")
+        self.one_line(self.dw("status", files=self.ca.issue("nobody", uris=[])), 5, "names no identity")
+        self.one_line(self.dw("resolve", "//a/b", files=self.ca.issue("two", uris=["spiffe://t/a", "spiffe://t/b"])), 5,
+                      "names 2 identities")
+
+    def test_session_show_and_audit_tail_show_the_identity(self):
+        with Program("dw", "register", "//shown/web", "amqp://127.0.0.1:5001", "--directory", self.directory.address,
+                     *certificates.flags(self.alice)):
+            programs.eventually(lambda: self.dw("resolve", "//shown/web").code == 0)
+            session = next(one for one in json.loads(self.dw("session", "list", "-o", "json").stdout)
+                           if one["program"] == "dw")
+            shown = json.loads(self.dw("session", "show", session["id"], "-o", "json").stdout)
+            self.assertEqual(shown["identity"], "spiffe://test/alice")
+            self.assertIn("spiffe://test/alice", self.dw("session", "show", session["id"]).stdout)
+        audit = [json.loads(line) for line in self.dw("audit", "tail", "-o", "jsonl", "--address", "//shown").stdout.splitlines()]
+        self.assertEqual(audit[0]["identity"], "spiffe://test/alice")
+        self.assertEqual(audit[0]["by"], "spiffe://test/alice")
+
+    def test_a_client_takes_its_renewed_certificate_without_a_restart(self):
+        folder = self.scratch()
+        both = os.path.join(folder, "both.crt")
+        with open(both, "w", encoding="utf-8") as file:
+            for ca in (self.ca, self.foreign):
+                with open(ca.cert, encoding="utf-8") as one:
+                    file.write(one.read())
+        mine = certificates.Files(os.path.join(folder, "mine.crt"), os.path.join(folder, "mine.key"), both)
+
+        def take(files):
+            for source, target in ((files.key, mine.key), (files.cert, mine.cert)):
+                shutil.copy(source, target + ".new")
+                os.replace(target + ".new", target)
+        take(self.alice)
+        directory = self.start(files=self.server._replace(ca=both))
+        with Program("dw", "register", "//renewed/web", "amqp://127.0.0.1:5001", "--directory", directory.address,
+                     *certificates.flags(mine)):
+            def resolved(files):
+                return lambda: dw("resolve", "//renewed/web", *certificates.flags(files), directory=directory).code == 0
+            programs.eventually(resolved(self.alice))
+            take(self.foreign.issue("alice"))
+            directory.stop()
+            directory.extra = certificates.flags(self.server._replace(ca=self.foreign.cert))
+            directory.start_again()
+            renewed = self.foreign.issue("alice")._replace(ca=self.ca.cert)
+
+            def attached():
+                listed = dw("session", "list", "-o", "json", *certificates.flags(renewed), directory=directory)
+                return listed.code == 0 and any(one["attached"] for one in json.loads(listed.stdout))
+            programs.eventually(attached, 30, "the session is resumed with the renewed certificate")
+
+
 class Start(WithAuthority):
     """What a directory says of its files."""
 
@@ -152,6 +240,39 @@ class Start(WithAuthority):
                                (("tls-cert", self.server.cert), ("tls-key", self.server.key), ("tls-ca", self.server.ca))))
         with Directory("--config", config) as directory, Api(directory, self.alice) as api:
             api.status()
+
+
+class Etcd(WithAuthority):
+    def etcd(self):
+        """(HOST:PORT, the program) of an etcd that wants certificates of the CA."""
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            at = f"127.0.0.1:{free.getsockname()[1]}"
+        files = self.ca.issue("etcd")
+        program = Program("/usr/bin/etcd", "--data-dir", os.path.join(self.scratch(), "etcd"), "--listen-client-urls",
+                          f"https://{at}", "--advertise-client-urls", f"https://{at}", "--listen-peer-urls", "http://127.0.0.1:0",
+                          "--cert-file", files.cert, "--key-file", files.key, "--trusted-ca-file", files.ca,
+                          "--client-cert-auth", "--log-level", "error")
+        program.__enter__()
+        self.addCleanup(program.__exit__, None)
+        return at
+
+    def test_https_endpoints_are_spoken_to_with_the_certificates_and_what_is_wrong_is_logged(self):
+        at = self.etcd()
+        engine = ("--engine", "etcd", "--etcd-endpoints")
+        directory = self.start(*engine, f"https://{at}")
+        with Api(directory, self.alice) as api:
+            api.register(("//etcd/x", "amqp://h:1"))
+            self.assertEqual(api.resolve("//etcd/x").answers[0].row.endpoints[0].url, "amqp://h:1")
+        wrong = ((at, self.server, "it speaks TLS"), (f"https://{at}", self.mallory, "it refuses tls-cert"),
+                 (f"https://{at}", self.server._replace(ca=self.foreign.cert), "does not pass tls-ca"))
+        with contextlib.ExitStack() as running:
+            said = [(running.enter_context(Program(
+                "datawire-directory", "--data", os.path.join(self.scratch(), "data"), *engine, endpoint, "--listen",
+                "127.0.0.1:0", "--http-listen", "127.0.0.1:0", *certificates.flags(files))), part)
+                for endpoint, files, part in wrong]
+            for program, part in said:
+                program.wait_for_line(f"waiting for etcd.*{part}", 20, "stderr")
 
 
 class Renewal(WithAuthority):

@@ -71,7 +71,7 @@ MAX_COLUMNS = 100
 UNFINISHED = re.compile(r"\b(TODO|FIXME|XXX)\b|\b[Pp]laceholders?\b")
 SLEEP = re.compile(r"\b(sleep_for|sleep_until|usleep|nanosleep|sleep)\s*\(")
 # Flags of dw that take a value and may stand before the verb.
-DW_VALUE_FLAGS = {"--directory", "--timeout", "--wait", "-o", "--output"}
+DW_VALUE_FLAGS = {"--directory", "--tls-cert", "--tls-key", "--tls-ca", "--timeout", "--wait", "-o", "--output"}
 
 
 class Tree:
