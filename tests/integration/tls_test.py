@@ -7,9 +7,12 @@ import os
 import shutil
 import socket
 import ssl
+import subprocess
 import warnings
 
 import grpc
+from proton import ConnectionException, Message, SSLDomain
+from proton.utils import BlockingConnection, SyncRequestResponse
 
 from harness import cases, certificates, programs
 from harness.api import Api, Failed, pb, refused
@@ -208,6 +211,93 @@ class Tool(WithAuthority):
                 listed = dw("session", "list", "-o", "json", *certificates.flags(renewed), directory=directory)
                 return listed.code == 0 and any(one["attached"] for one in json.loads(listed.stdout))
             programs.eventually(attached, 30, "the session is resumed with the renewed certificate")
+
+
+class Links(WithAuthority):
+    """amqps endpoints: services of ours with certificates, and who links to them."""
+
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        cls.directory = Directory(*certificates.flags(cls.server))
+        cls.directory.__enter__()
+
+    @classmethod
+    def tearDownClass(cls):
+        cls.directory.__exit__(None)
+
+    def upper(self, files, address="//demo/upper"):
+        """The example service, and its URL once it is registered."""
+        variables = {f"DATAWIRE_TLS_{key.upper()}": path for key, path in files._asdict().items()}
+        program = Program("datawire-example-upper", address, env={**variables, "DATAWIRE_DIRECTORY": self.directory.address})
+        program.__enter__()
+        self.addCleanup(program.__exit__, None)
+        url = program.wait_for_line(r"at (amqps://\S+)$", stream="stderr").group(1)
+        programs.eventually(lambda: url in self.dw("resolve", address, "-o", "short").stdout)
+        return url
+
+    def dw(self, *args, files=None, **options):
+        return dw(*args, *certificates.flags(files or self.alice), directory=self.directory, **options)
+
+    @staticmethod
+    def proton(url, files):
+        """What python-proton gets for a request; ConnectionException if it is not let in."""
+        domain = SSLDomain(SSLDomain.MODE_CLIENT)
+        domain.set_trusted_ca_db(files.ca)
+        domain.set_peer_authentication(SSLDomain.VERIFY_PEER_NAME)
+        if files.cert:
+            domain.set_credentials(files.cert, files.key, None)
+        # By name: proton does not compare IP addresses.
+        connection = BlockingConnection(url.replace("127.0.0.1", "localhost"), 10, ssl_domain=domain, virtual_host="localhost")
+        try:
+            return SyncRequestResponse(connection, "//demo/upper").call(Message(body="through proton")).body
+        finally:
+            connection.close()
+
+    def test_a_service_announces_amqps_and_python_proton_with_a_certificate_is_served(self):
+        url = self.upper(self.ca.issue("upper"))
+        self.assertEqual(self.proton(url, self.alice), "THROUGH PROTON")
+        for files in (self.alice._replace(cert=None), self.mallory):
+            with self.assertRaises(ConnectionException):
+                self.proton(url, files)
+
+    def test_openssl_without_a_certificate_is_refused_by_directory_and_service(self):
+        for at in (self.directory.address, self.upper(self.ca.issue("upper")).removeprefix("amqps://")):
+            command = ["openssl", "s_client", "-connect", at, "-CAfile", self.ca.cert, "-tls1_2", "-alpn", "h2"]
+            mine = subprocess.run([*command, "-cert", self.alice.cert, "-key", self.alice.key], input="Q\n",
+                                  capture_output=True, text=True, timeout=20, check=False)
+            self.assertEqual(mine.returncode, 0, mine.stderr)
+            nobody = subprocess.run(command, input="Q\n", capture_output=True, text=True, timeout=20, check=False)
+            self.assertNotEqual(nobody.returncode, 0, nobody.stderr)
+
+    def test_dw_sends_requests_and_receives_over_amqps(self):
+        url = self.upper(self.ca.issue("upper"))
+        self.assertEqual(self.dw("request", "//demo/upper", "hi", "--wait", "5s").stdout, "HI\n")
+        self.assertEqual(dw("request", url + "///demo/upper", "hi", *certificates.flags(self.alice)).stdout, "HI\n")
+        with Program("dw", "receive", "//demo/inbox", "--count", "2", "--directory", self.directory.address,
+                     *certificates.flags(self.server)) as receive:
+            self.assertEqual(self.dw("send", "//demo/inbox", "one", "two", "--wait", "10s").code, 0)
+            self.assertEqual(receive.wait(), 0)
+            self.assertEqual(receive.output(), "one\ntwo\n")
+
+    def test_what_is_wrong_with_a_link_is_said_in_one_line(self):
+        url = self.upper(self.ca.issue("upper"))
+        elsewhere = self.upper(self.ca.issue("other", hosts=["DNS:elsewhere.example"]), "//demo/elsewhere")
+        one_line = lambda code, files, at, part: self.one_line(
+            dw("request", at, "hi", "--timeout", "1s", *(certificates.flags(files) if files else ())), code, part)
+        one_line(1, None, url, "wants certificates")
+        one_line(6, self.mallory, url, "unknown ca")
+        one_line(6, self.alice._replace(ca=self.foreign.cert), url, "self-signed certificate")
+        one_line(6, self.alice, elsewhere, "does not pass")
+        one_line(6, self.alice, url.replace("amqps", "amqp"), "closed the socket")
+
+    def test_a_renewed_service_goes_on_and_shows_its_new_certificate(self):
+        url = self.upper(self.ca.issue("upper"))
+        at = tuple(url.removeprefix("amqps://").split(":"))
+        before = ssl.get_server_certificate(at)
+        self.ca.issue("upper")
+        self.assertNotEqual(ssl.get_server_certificate(at), before)
+        self.assertEqual(self.dw("request", "//demo/upper", "hi").stdout, "HI\n")
 
 
 class Start(WithAuthority):

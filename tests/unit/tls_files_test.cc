@@ -1,39 +1,27 @@
 #include <gtest/gtest.h>
 
-#include <cstdlib>
-#include <filesystem>
 #include <fstream>
+#include <memory>
 
+#include "certificates.h"
 #include "tls/check.h"
 
 namespace datawire::tls {
 namespace {
 
-/// A folder with two self-signed certificates and their keys, by the openssl command line.
 class TlsFilesTest : public testing::Test {
  protected:
   static void SetUpTestSuite() {
-    folder_ = testing::TempDir() + "/tls_files_test";
-    std::filesystem::create_directories(folder_);
-    for (const std::string name : {"a", "b"})
-      ASSERT_EQ(OpenSsl("req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 "
-                        "-subj /CN=test -keyout " +
-                        Path(name + ".key") + " -out " + Path(name + ".crt")),
-                0);
-    ASSERT_EQ(OpenSsl("pkey -in " + Path("a.key") + " -aes256 -passout pass:word -out " +
-                      Path("locked.key")),
-              0);
-    ASSERT_EQ(OpenSsl("x509 -in " + Path("a.crt") + " -signkey " + Path("a.key") +
-                      " -days -1 -out " + Path("old.crt")),
-              0);
+    made_ = std::make_unique<Certificates>("tls_files_test");
+    for (const char* name : {"a", "b"}) made_->Issue(name);
+    made_->Issue("old", "IP:127.0.0.1", -1);
+    Certificates::Run("pkey -in " + Path("a.key") + " -aes256 -passout pass:word -out " +
+                      Path("locked.key"));
     std::ofstream(Path("text")) << "no PEM\n";
   }
-  static void TearDownTestSuite() { std::filesystem::remove_all(folder_); }
+  static void TearDownTestSuite() { made_.reset(); }
 
-  static int OpenSsl(const std::string& arguments) {
-    return std::system(("openssl " + arguments + " 2>/dev/null").c_str());
-  }
-  static std::string Path(const std::string& name) { return folder_ + "/" + name; }
+  static std::string Path(const std::string& name) { return made_->Path(name); }
   static TlsFiles Files(const std::string& cert, const std::string& key, const std::string& ca) {
     return {Path(cert), Path(key), Path(ca)};
   }
@@ -47,9 +35,9 @@ class TlsFilesTest : public testing::Test {
     EXPECT_EQ(status.message().find('\n'), std::string::npos);
   }
 
-  static std::string folder_;
+  static std::unique_ptr<Certificates> made_;
 };
-std::string TlsFilesTest::folder_;
+std::unique_ptr<Certificates> TlsFilesTest::made_;
 
 TEST_F(TlsFilesTest, TakesWhatBelongsTogetherAndNothing) {
   EXPECT_EQ(CheckFiles({}), Status::Ok());
@@ -72,7 +60,7 @@ TEST_F(TlsFilesTest, SaysWhichFileIsWrongAndWhy) {
   ExpectRefused(Files("a.crt", "locked.key", "b.crt"), Path("locked.key"), "password");
   ExpectRefused(Files("a.crt", "a.key", "b.key"), Path("b.key"), "no certificate");
   ExpectRefused(Files("a.crt", "b.key", "b.crt"), Path("b.key"), "is not the key of");
-  ExpectRefused(Files("old.crt", "a.key", "b.crt"), Path("old.crt"), "expired");
+  ExpectRefused(Files("old.crt", "old.key", "b.crt"), Path("old.crt"), "expired");
 }
 
 TEST(TlsIdentityTest, IsTheOnlyUriWhenThatIsASpiffeId) {
