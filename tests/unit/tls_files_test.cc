@@ -5,6 +5,7 @@
 
 #include "certificates.h"
 #include "tls/check.h"
+#include "tls/diagnose.h"
 
 namespace datawire::tls {
 namespace {
@@ -83,6 +84,12 @@ TEST(TlsIdentityTest, IsTheOnlyUriWhenThatIsASpiffeId) {
     EXPECT_EQ(identity.status().code(), Code::kDenied) << (uris.empty() ? "" : uris[0]);
     EXPECT_NE(identity.status().message().find("exactly one"), std::string::npos);
   }
+}
+
+TEST(TlsHintTest, ASocketThatClosedMayHaveBeenTls) {
+  EXPECT_NE(Hint("a:1: Socket closed", {}).find("speaks TLS"), std::string::npos);
+  EXPECT_NE(Hint("a:1: Socket closed", {.cert = "x"}).find("refuses"), std::string::npos);
+  EXPECT_EQ(Hint("a:1: Connection refused", {}), "");
 }
 
 }  // namespace
