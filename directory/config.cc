@@ -6,6 +6,8 @@
 #include <span>
 #include <string_view>
 
+#include "tls/check.h"
+
 namespace datawire::directory {
 namespace {
 
@@ -40,16 +42,16 @@ Status CheckId(std::string_view flag, const std::string& value) {
                                     std::to_string(kIdBytes) + " characters of A-Z a-z 0-9 - _ .");
 }
 
-Result<HostPort> Listener(std::string_view flag, const std::string& value, bool insecure) {
+Result<HostPort> Listener(std::string_view flag, const std::string& value, const Config& config) {
   auto parsed = HostPort::Parse(value);
   if (!parsed.ok()) {
     return Status(Code::kInvalid, std::string(flag) + ": " + parsed.status().message());
   }
-  if (!parsed->loopback() && !insecure) {
+  if (!parsed->loopback() && !config.tls.any() && !config.insecure) {
     return Status(Code::kInvalid,
                   std::string(flag) + " " + Shown(value) +
                       " is not a loopback address: without certificates only 127.0.0.0/8, [::1] or "
-                      "localhost, or add --insecure");
+                      "localhost; give it --tls-cert, --tls-key and --tls-ca, or add --insecure");
   }
   return parsed;
 }
@@ -120,6 +122,11 @@ Status CheckEngine(const std::string& engine, const std::string& endpoints, Conf
   for (size_t from = 0; from <= endpoints.size();) {
     const size_t to = std::min(endpoints.find(',', from), endpoints.size());
     std::string one = endpoints.substr(from, to - from);
+    const bool https = one.starts_with("https://");
+    if (!config->etcd.empty() && https != config->etcd_tls)
+      return Status(Code::kInvalid, "--etcd-endpoints " + Shown(endpoints) +
+                                        ": all of them begin with https://, or none does");
+    config->etcd_tls = https;
     for (const std::string_view scheme : {"http://", "https://"})
       if (one.starts_with(scheme)) one.erase(0, scheme.size());
     auto parsed = HostPort::Parse(one);
@@ -128,6 +135,9 @@ Status CheckEngine(const std::string& engine, const std::string& endpoints, Conf
     config->etcd.push_back(parsed->ToString());
     from = to + 1;
   }
+  if (config->etcd_tls && !config->tls.any())
+    return Status(Code::kInvalid, "--etcd-endpoints " + Shown(endpoints) +
+                                      ": https:// wants --tls-cert, --tls-key and --tls-ca");
   if (config->advertise.empty()) return Status::Ok();
   if (const auto parsed = HostPort::Parse(config->advertise); !parsed.ok())
     return Status(Code::kInvalid, "--advertise: " + parsed.status().message());
@@ -154,6 +164,11 @@ Status Check(const std::string& listen, const std::string& http_listen, const st
                   "--dev");
   }
   DW_RETURN_IF_ERROR(CheckMaking(*config));
+  if (config->tls.any() && config->insecure)
+    return Status(
+        Code::kInvalid,
+        "--insecure and --tls-cert exclude each other: certificates are for all listeners");
+  DW_RETURN_IF_ERROR(tls::CheckFiles(config->tls));
   DW_RETURN_IF_ERROR(CheckEngine(engine, etcd_endpoints, config));
   if (!config->cluster_id.empty()) {
     if (!config->init) {
@@ -163,8 +178,8 @@ Status Check(const std::string& listen, const std::string& http_listen, const st
     DW_RETURN_IF_ERROR(CheckId("--cluster-id", config->cluster_id));
   }
   DW_RETURN_IF_ERROR(CheckId("--node-id", config->node_id));
-  DW_ASSIGN(config->listen, Listener("--listen", listen, config->insecure));
-  DW_ASSIGN(config->http_listen, Listener("--http-listen", http_listen, config->insecure));
+  DW_ASSIGN(config->listen, Listener("--listen", listen, *config));
+  DW_ASSIGN(config->http_listen, Listener("--http-listen", http_listen, *config));
   if (config->listen == config->http_listen && config->listen.port != 0) {
     return Status(Code::kInvalid, "--listen and --http-listen are both " + Shown(listen) +
                                       ": each needs a port of its own");
@@ -220,7 +235,8 @@ Result<Invocation> ParseCommandLine(int argc, const char* const* argv) {
       ->type_name("NAME")
       ->capture_default_str();
   app.add_option("--etcd-endpoints", etcd_endpoints,
-                 "Members of the etcd that the cluster has for itself")
+                 "Members of the etcd that the cluster has for itself; with https:// in front the "
+                 "certificates below are used")
       ->type_name("HOST:PORT[,...]");
   app.add_option("--advertise", config.advertise,
                  "Where other nodes reach this one (where it listens)")
@@ -241,6 +257,12 @@ Result<Invocation> ParseCommandLine(int argc, const char* const* argv) {
   app.add_option("--audit-age", audit_age, "And for how long: a number with d, h, m or s")
       ->type_name("DURATION")
       ->capture_default_str();
+  app.add_option("--tls-cert", config.tls.cert,
+                 "Serve with TLS, to clients with a certificate only: the own certificate and what "
+                 "leads to its CA, in PEM; renewed files are taken without a restart")
+      ->type_name("FILE");
+  app.add_option("--tls-key", config.tls.key, "Its key")->type_name("FILE");
+  app.add_option("--tls-ca", config.tls.ca, "The CAs of clients (and of etcd)")->type_name("FILE");
   app.add_flag("--insecure", config.insecure,
                "Listen beyond loopback without certificates: anybody can read and write");
   const auto quota = [&app](const char* flag, size_t& most, const char* what) {
@@ -250,7 +272,8 @@ Result<Invocation> ParseCommandLine(int argc, const char* const* argv) {
         ->capture_default_str();
   };
   quota("--quota-registrations", config.quotas.registrations,
-        "registrations; without certificates it is a client IP, and loopback has no quota");
+        "registrations; it is the identity in a client's certificate, without certificates a "
+        "client IP, and loopback has no quota");
   quota("--quota-sessions", config.quotas.sessions, "sessions");
   quota("--quota-watches", config.quotas.watches, "Watch streams");
   quota("--quota-streams", config.quotas.streams, "tethers and Subscribe streams");

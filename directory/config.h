@@ -8,6 +8,7 @@
 #include "core/quotas.h"
 #include "datawire/endpoint_url.h"
 #include "datawire/result.h"
+#include "datawire/tls_files.h"
 
 namespace datawire::directory {
 
@@ -17,11 +18,13 @@ struct Config {
   bool init = false;
   bool dev = false;
   bool insecure = false;
+  TlsFiles tls;  ///< checked; none: plaintext
   std::string node_id;
   std::string cluster_id;         ///< for `init`; empty: a random one
   std::string import_file;        ///< an export to make the data from
   std::string restore;            ///< a snapshot to make the data from
   std::vector<std::string> etcd;  ///< HOST:PORT of each member; empty: the embedded engine
+  bool etcd_tls = false;          ///< its members are spoken to with `tls`
   std::string advertise;          ///< HOST:PORT at which other nodes reach this one
   bool raise_epoch = false;
   uint64_t epoch = 0;                 ///< for `import_file` and `restore`; 0: the backup's + 1

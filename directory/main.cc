@@ -157,7 +157,8 @@ Status Serve(Config& config, Signals& signals, Logger& logger) {
   options.nodes = nodes.get();
   DW_ASSIGN(const std::unique_ptr<Directory> directory,
             Directory::Open(*view, *log, options, BootClock::now()));
-  DW_ASSIGN(const std::unique_ptr<GrpcServer> grpc, GrpcServer::Start(config.listen, *directory));
+  DW_ASSIGN(const std::unique_ptr<GrpcServer> grpc,
+            GrpcServer::Start(config.listen, config.tls, *directory));
   std::atomic<bool> stopping{false};
   const ServerMetrics metrics{*view, *log, *directory, *grpc, started};
   DW_ASSIGN(const std::unique_ptr<HttpServer> http,
@@ -175,10 +176,13 @@ Status Serve(Config& config, Signals& signals, Logger& logger) {
     });
     const HostPort grpc_at{config.listen.host, grpc->port()};
     const HostPort http_at{config.http_listen.host, http->port()};
-    WarnOpenListener("grpc", grpc_at, logger);
-    WarnOpenListener("http", http_at, logger);
+    if (!config.tls.any()) {
+      WarnOpenListener("grpc", grpc_at, logger);
+      WarnOpenListener("http", http_at, logger);
+    }
     logger.Info("serving", {{"grpc", grpc_at.ToString()},
                             {"http", http_at.ToString()},
+                            {"tls", config.tls.any() ? "on" : "off"},
                             {"data", view->path()},
                             {"node", options.node_id},
                             {"cluster", view->authority().cluster_id},

@@ -9,6 +9,7 @@
 #include "engine/etcd/etcd.h"
 #include "from_backup.h"
 #include "ops/bind_failure.h"
+#include "tls/diagnose.h"
 
 namespace datawire::directory {
 namespace {
@@ -57,14 +58,22 @@ Result<std::unique_ptr<View>> OpenOwn(const Config& config, Logger& logger) {
   return View::Open(config.data);
 }
 
+/// Why it does not answer.
+std::string EtcdReason(const Config& config, const Status& status) {
+  const auto member = HostPort::Parse(config.etcd.front());
+  const std::string why = tls::Diagnose(*member, config.etcd_tls ? config.tls : TlsFiles());
+  return status.message() + (why.empty() ? "" : ": " + why);
+}
+
 /// What etcd answers, for as long as it does not and `stopping` does not say so.
 template <typename Ask>
-auto UntilAnswered(Logger& logger, const std::function<bool()>& stopping, Ask ask) {
+auto UntilAnswered(const Config& config, Logger& logger, const std::function<bool()>& stopping,
+                   Ask ask) {
   while (true) {
     auto answer = ask();
     const Code code = answer.status().code();
     if ((code != Code::kUnavailable && code != Code::kTimeout) || stopping()) return answer;
-    logger.Warn("waiting for etcd", {{"reason", answer.status().message()}});
+    logger.Warn("waiting for etcd", {{"reason", EtcdReason(config, answer.status())}});
   }
 }
 
@@ -92,12 +101,12 @@ Result<std::unique_ptr<View>> OpenReplica(const Config& config, etcd::Client& cl
   if (code == Code::kUnavailable || code == Code::kTimeout) {
     auto view = View::OpenReplica(config.data, std::nullopt);
     if (view.ok()) {
-      logger.Warn("serving without etcd", {{"reason", authority.status().message()}});
+      logger.Warn("serving without etcd", {{"reason", EtcdReason(config, authority.status())}});
       return view;
     }
     if (view.status().code() != Code::kNotFound) return view;
-    authority =
-        UntilAnswered(logger, stopping, [&] { return ReadEtcdAuthority(client, kEtcdMost); });
+    authority = UntilAnswered(config, logger, stopping,
+                              [&] { return ReadEtcdAuthority(client, kEtcdMost); });
   }
   if (!authority.ok()) return authority.status();
   return View::OpenReplica(config.data, *authority);
@@ -161,7 +170,8 @@ Result<std::unique_ptr<Store>> Store::Open(const Config& config, const std::stri
     DW_ASSIGN(store->log_, OpenEmbedded(*store->view_));
     return store;
   }
-  store->client_ = std::make_unique<etcd::Client>(config.etcd);
+  store->client_ =
+      std::make_unique<etcd::Client>(config.etcd, config.etcd_tls ? config.tls : TlsFiles());
   DW_ASSIGN(store->view_, OpenReplica(config, *store->client_, logger, stopping));
   EtcdOptions options;
   options.node_id = config.node_id;

@@ -1,5 +1,6 @@
 #include "api.h"
 
+#include <grpc/support/log.h>
 #include <grpcpp/grpcpp.h>
 
 #include <algorithm>
@@ -12,6 +13,7 @@
 #include "datawire/directory/v1/directory.grpc.pb.h"
 #include "datawire/limits.h"
 #include "grpc_calls.h"
+#include "tls/credentials.h"
 
 namespace datawire::cli {
 namespace {
@@ -48,13 +50,14 @@ struct Server {
 }  // namespace
 
 struct Api::Impl {
-  explicit Impl(ApiOptions from) : options(std::move(from)) {
+  explicit Impl(ApiOptions from)
+      : options(std::move(from)), credentials(tls::ChannelCredentials(options.tls)) {
     for (const std::string& name : options.servers) servers.push_back({name, nullptr});
   }
 
   std::shared_ptr<grpc::Channel> ChannelTo(size_t index) {
     Server& server = servers[index];
-    if (!server.channel) server.channel = ConnectTo(server.name);
+    if (!server.channel) server.channel = ConnectTo(server.name, credentials);
     return server.channel;
   }
 
@@ -74,7 +77,7 @@ struct Api::Impl {
       Response response;
       const auto stub = pb::Directory::NewStub(ChannelTo(index));
       const auto admin = pb::Admin::NewStub(ChannelTo(index));
-      last = FromGrpc(call(*stub, *admin, &context, &response), servers[index].name);
+      last = FromGrpc(call(*stub, *admin, &context, &response), servers[index].name, options.tls);
       if (last.ok()) {
         present = index;
         return response;
@@ -113,12 +116,14 @@ struct Api::Impl {
     Response response;
     const auto stub = pb::Directory::NewStub(ChannelTo(present));
     const auto admin = pb::Admin::NewStub(ChannelTo(present));
-    const Status status = FromGrpc(call(*stub, *admin, &context, &response), servers[present].name);
+    const Status status =
+        FromGrpc(call(*stub, *admin, &context, &response), servers[present].name, options.tls);
     if (!status.ok()) return status;
     return response;
   }
 
   const ApiOptions options;
+  const std::shared_ptr<grpc::ChannelCredentials> credentials;
   std::vector<Server> servers;
   size_t present = 0;
 
@@ -128,7 +133,10 @@ struct Api::Impl {
   grpc::ClientContext* watching = nullptr;
 };
 
-Api::Api(ApiOptions options) : impl_(std::make_unique<Impl>(std::move(options))) {}
+Api::Api(ApiOptions options) : impl_(std::make_unique<Impl>(std::move(options))) {
+  // What gRPC has to say comes back as a Status; its own lines would be a second error.
+  ::gpr_set_log_function([](gpr_log_func_args*) {});
+}
 Api::~Api() = default;
 
 Result<pb::ResolveResponse> Api::Resolve(const pb::ResolveRequest& request) {
@@ -299,7 +307,7 @@ Status Api::Watch(const pb::WatchRequest& request,
   changed.notify_all();
   guard.join();
   if (enough) context.TryCancel();
-  const Status status = FromGrpc(reader->Finish(), server);
+  const Status status = FromGrpc(reader->Finish(), server, impl_->options.tls);
   std::lock_guard lock(impl_->mutex);
   impl_->watching = nullptr;
   if (impl_->cancelled || enough) return {Code::kCancelled, "cancelled"};

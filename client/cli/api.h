@@ -8,6 +8,7 @@
 
 #include "datawire/directory/v1/directory.pb.h"
 #include "datawire/result.h"
+#include "datawire/tls_files.h"
 
 namespace datawire::cli {
 
@@ -17,6 +18,7 @@ struct ApiOptions {
   std::vector<std::string> servers;      ///< `host:port`, asked in this order
   std::chrono::milliseconds timeout{0};  ///< of a call, over all servers
   std::chrono::milliseconds wait{0};     ///< a directory that is away is asked again so long
+  TlsFiles tls;
 };
 
 /// The native API, a call at a time, with failover over the servers. Every call ends by its

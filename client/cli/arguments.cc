@@ -155,7 +155,7 @@ Result<Format> ParseFormat(std::string_view text) {
                 "-o " + Shown(text) + " is none of table, wide, short, json, jsonl, name");
 }
 
-void AddGlobals(CLI::App& app, Typed& typed) {
+void AddGlobals(CLI::App& app, Typed& typed, TlsFiles& tls) {
   app.formatter(std::make_shared<HelpPage>());
   app.require_subcommand(0, 1);
   app.footer("dw VERB --help shows a verb's flags and an example.\n\n" + std::string(kExitCodes));
@@ -164,6 +164,13 @@ void AddGlobals(CLI::App& app, Typed& typed) {
                  "The directory's servers (else $DATAWIRE_DIRECTORY, the config files, "
                  "127.0.0.1:7400)")
       ->type_name("HOST:PORT[,...]");
+  app.add_option(
+         "--tls-cert", tls.cert,
+         "TLS, to the directory and to amqps:// endpoints: the own certificate in PEM (else "
+         "$DATAWIRE_TLS_CERT, _KEY and _CA, the config files, plaintext)")
+      ->type_name("FILE");
+  app.add_option("--tls-key", tls.key, "Its key")->type_name("FILE");
+  app.add_option("--tls-ca", tls.ca, "The CAs of servers")->type_name("FILE");
   app.add_option("--timeout", typed.timeout,
                  "Of a call or a message (default 5s; snapshot and audit verify 10m)")
       ->type_name("DURATION");
@@ -181,8 +188,8 @@ void AddVerbs(CLI::App& app, Typed& typed) {
     verb->group("Verbs");
     verb->fallthrough();
     verb->footer(
-        "Flags of every verb, before or after it: --directory, --timeout, --wait, -o; see "
-        "dw --help\n\n" +
+        "Flags of every verb, before or after it: --directory, --tls-cert, --tls-key, --tls-ca, "
+        "--timeout, --wait, -o; see dw --help\n\n" +
         std::string(kExitCodes));
     verb->add_option("WORD", typed.words)->expected(0, -1);
   }
@@ -456,7 +463,7 @@ CommandShape ShapeOfDw() {
   Arguments unused;
   Typed typed;
   CLI::App app;
-  AddGlobals(app, typed);
+  AddGlobals(app, typed, unused.tls);
   AddVerbs(app, typed);
   AddFlags(app, typed, unused);
   CommandShape command{{}, FlagsOf(app)};
@@ -479,7 +486,7 @@ Result<Arguments> ParseArguments(int argc, const char* const* argv, std::string*
   Arguments out;
   Typed typed;
   CLI::App app{"Datawire: sends messages to names, and shows who answers for them.", "dw"};
-  AddGlobals(app, typed);
+  AddGlobals(app, typed, out.tls);
   AddVerbs(app, typed);
   AddFlags(app, typed, out);
   // What follows a bare -- is nobody's flag.

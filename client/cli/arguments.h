@@ -13,6 +13,7 @@
 #include "completion.h"
 #include "datawire/result.h"
 #include "datawire/revision.h"
+#include "datawire/tls_files.h"
 
 namespace datawire::cli {
 
@@ -28,6 +29,7 @@ enum class Format { kTable, kWide, kShort, kJson, kJsonLines, kName };
 struct Arguments {
   std::string verb;
   std::vector<std::string> directory;  ///< empty: found as the resolver does
+  TlsFiles tls;                        ///< likewise
   std::chrono::milliseconds timeout{5000};
   std::chrono::milliseconds wait{0};
   Format format = Format::kTable;

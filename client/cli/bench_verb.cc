@@ -36,7 +36,7 @@ class Filling {
       : arguments_(session.arguments),
         console_(session.console),
         plan_(std::move(plan)),
-        connections_(session.servers, arguments_.bench.connections),
+        connections_(session.servers, arguments_.bench.connections, session.tls),
         opened_(plan_.sessions),
         beaters_(kBeaters) {}
 
@@ -389,7 +389,7 @@ Result<int> Bench(Session& session) {
   if (!bench.keep && !bench.hold) arguments.ttl = limits::kSessionTtlMost;
   // Fails at once, or after --wait, when no directory is there.
   DW_RETURN_IF_ERROR(session.api.GetStatus().status());
-  Session with{arguments, session.console, session.servers, session.api};
+  Session with{arguments, session.console, session.servers, session.tls, session.api};
   return Filling(with, std::move(plan)).Run();
 }
 

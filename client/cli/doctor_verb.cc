@@ -14,8 +14,10 @@ namespace {
 using Json = nlohmann::ordered_json;
 
 Examined Examine(Session& session, const std::string& server) {
-  Api api(
-      {.servers = {server}, .timeout = session.arguments.timeout, .wait = session.arguments.wait});
+  Api api({.servers = {server},
+           .timeout = session.arguments.timeout,
+           .wait = session.arguments.wait,
+           .tls = session.tls});
   session.console.Progress("asking " + server + " ...");
   const int64_t wall = WallMillis();
   const BootTime begun = BootClock::now();

@@ -2,6 +2,7 @@
 
 #include "datawire/directory/v1/directory.pb.h"
 #include "datawire/wire.h"
+#include "tls/diagnose.h"
 
 namespace datawire::cli {
 namespace {
@@ -16,7 +17,8 @@ std::string Reason(const std::string& chain) {
 
 }  // namespace
 
-std::shared_ptr<grpc::Channel> ConnectTo(const std::string& server) {
+std::shared_ptr<grpc::Channel> ConnectTo(
+    const std::string& server, const std::shared_ptr<grpc::ChannelCredentials>& credentials) {
   grpc::ChannelArguments args;
   // Not a back-off but the time a connection may take: the call's own deadline decides.
   args.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, kConnectMost);
@@ -25,10 +27,10 @@ std::shared_ptr<grpc::Channel> ConnectTo(const std::string& server) {
   args.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);
   args.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
   args.SetMaxReceiveMessageSize(8 * 1024 * 1024);
-  return grpc::CreateCustomChannel(server, grpc::InsecureChannelCredentials(), args);
+  return grpc::CreateCustomChannel(server, credentials, args);
 }
 
-Status FromGrpc(const grpc::Status& status, const std::string& server) {
+Status FromGrpc(const grpc::Status& status, const std::string& server, const TlsFiles& tls) {
   if (status.ok()) return {};
   const Code code = CodeFromGrpc(status.error_code());
   if (directory::v1::Refusal refusal;
@@ -37,8 +39,12 @@ Status FromGrpc(const grpc::Status& status, const std::string& server) {
   }
   if (code == Code::kTimeout)
     return {code, "directory " + server + " did not answer within the time given"};
-  if (code == Code::kUnavailable)
-    return {code, "directory " + server + " cannot be reached: " + Reason(status.error_message())};
+  if (code == Code::kUnavailable) {
+    const auto at = HostPort::Parse(server);
+    const std::string why = at.ok() ? tls::Diagnose(*at, tls) : "";
+    return {code, "directory " + server + " cannot be reached: " +
+                      (why.empty() ? Reason(status.error_message()) : why)};
+  }
   return {code, "directory " + server + ": " + status.error_message()};
 }
 

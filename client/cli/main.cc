@@ -50,8 +50,12 @@ Result<int> Run(const Arguments& arguments, Console& console) {
   if (AsksDirectory(arguments)) {
     DW_ASSIGN(servers, FindDirectoryServers(arguments.directory));
   }
-  Api api({.servers = servers, .timeout = arguments.timeout, .wait = arguments.wait});
-  Session session{arguments, console, std::move(servers), api};
+  TlsFiles tls;
+  if (arguments.verb != "version" && arguments.verb != "completion") {
+    DW_ASSIGN(tls, FindTlsFiles(arguments.tls));
+  }
+  Api api({.servers = servers, .timeout = arguments.timeout, .wait = arguments.wait, .tls = tls});
+  Session session{arguments, console, std::move(servers), std::move(tls), api};
   const auto* verb = std::find_if(std::begin(kVerbs), std::end(kVerbs),
                                   [&](const Verb& v) { return v.name == arguments.verb; });
   DW_ASSERT(verb != std::end(kVerbs));

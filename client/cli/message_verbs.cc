@@ -78,6 +78,7 @@ Status WaitRegistered(Session& session, Service& service) {
 ClientOptions ClientOptionsOf(const Session& session) {
   ClientOptions options;
   options.resolver.directory = session.servers;
+  options.resolver.tls = session.tls;
   options.program = "dw";
   return options;
 }

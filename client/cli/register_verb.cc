@@ -77,9 +77,10 @@ class Holding {
       check_.emplace(*arguments_.check, arguments_.check_policy, spec.url, std::random_device()());
   }
 
-  Result<int> Run(const std::vector<std::string>& servers) {
+  Result<int> Run(const std::vector<std::string>& servers, const TlsFiles& tls) {
     DW_ASSIGN(tether_,
-              TetherClient::Open({.directory = servers, .ttl = arguments_.ttl, .program = "dw"}));
+              TetherClient::Open(
+                  {.directory = servers, .tls = tls, .ttl = arguments_.ttl, .program = "dw"}));
     tether_->SetObserver([this](const std::string& line) { console_.Tell(line); });
     if (!arguments_.command.empty()) {
       DW_ASSIGN(child_, Child::Start(arguments_.command));
@@ -164,7 +165,7 @@ Result<int> Hold(Session& session, const RegistrationSpec& spec) {
   // Fails at once, or after --wait, when no directory is there; later ones are waited for.
   DW_RETURN_IF_ERROR(session.api.GetStatus().status());
   session.console.CatchSignals();
-  return Holding(session, spec).Run(session.servers);
+  return Holding(session, spec).Run(session.servers, session.tls);
 }
 
 }  // namespace

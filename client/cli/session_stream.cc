@@ -5,6 +5,7 @@
 #include "datawire/directory/v1/directory.grpc.pb.h"
 #include "datawire/wire.h"
 #include "grpc_calls.h"
+#include "tls/credentials.h"
 
 namespace datawire::cli {
 
@@ -13,18 +14,20 @@ namespace pb = ::datawire::directory::v1;
 struct Connections::Impl {
   struct One {
     std::string server;
+    TlsFiles tls;
     std::shared_ptr<grpc::Channel> channel;
     std::unique_ptr<pb::Directory::Stub> stub;
   };
   std::vector<One> all;
 };
 
-Connections::Connections(const std::vector<std::string>& servers, size_t count)
+Connections::Connections(const std::vector<std::string>& servers, size_t count, const TlsFiles& tls)
     : impl_(std::make_unique<Impl>()) {
+  const auto credentials = tls::ChannelCredentials(tls);
   for (size_t i = 0; i < count; ++i) {
     const std::string& server = servers[i % servers.size()];
-    const auto channel = ConnectTo(server);
-    impl_->all.push_back({server, channel, pb::Directory::NewStub(channel)});
+    const auto channel = ConnectTo(server, credentials);
+    impl_->all.push_back({server, tls, channel, pb::Directory::NewStub(channel)});
   }
 }
 
@@ -42,7 +45,7 @@ Status Connections::Connect(std::chrono::milliseconds timeout) {
 Connections::~Connections() = default;
 
 struct SessionStream::Impl {
-  explicit Impl(Connections::Impl::One& one) : server(one.server) {
+  explicit Impl(Connections::Impl::One& one) : server(one.server), tls(one.tls) {
     stream = one.stub->Tether(&context);
   }
 
@@ -62,7 +65,7 @@ struct SessionStream::Impl {
 
   Status Broken() {
     finished = true;
-    const Status status = FromGrpc(stream->Finish(), server);
+    const Status status = FromGrpc(stream->Finish(), server, tls);
     if (silent)
       return {Code::kTimeout, "directory " + server + " did not answer within the time given"};
     if (status.ok() || status.code() == Code::kCancelled)
@@ -71,6 +74,7 @@ struct SessionStream::Impl {
   }
 
   const std::string server;
+  const TlsFiles tls;
   grpc::ClientContext context;
   std::unique_ptr<grpc::ClientReaderWriter<pb::TetherRequest, pb::TetherResponse>> stream;
   bool finished = false;

@@ -8,6 +8,7 @@
 #include "datawire/clock.h"
 #include "datawire/directory/v1/directory.pb.h"
 #include "datawire/result.h"
+#include "datawire/tls_files.h"
 
 namespace datawire::cli {
 
@@ -15,7 +16,7 @@ namespace datawire::cli {
 class Connections {
  public:
   /// `count` of them, over the servers in turn; nothing is sent yet.
-  Connections(const std::vector<std::string>& servers, size_t count);
+  Connections(const std::vector<std::string>& servers, size_t count, const TlsFiles& tls);
   ~Connections();
   /// Makes them, all within `timeout`. Not left to the first messages: gRPC 1.51 takes an errno of
   /// malloc for that of connect when a thread that is new does it, and tries again only later.

@@ -16,6 +16,7 @@ struct Session {
   const Arguments& arguments;
   Console& console;
   std::vector<std::string> servers;  ///< of the directory; empty for what asks none
+  TlsFiles tls;
   Api& api;
 };
 

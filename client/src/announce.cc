@@ -55,7 +55,7 @@ Result<std::string> RouteTo(const std::vector<std::string>& directory, bool v4_o
 }  // namespace
 
 Result<EndpointUrl> AnnouncedUrl(const HostPort& bound, const std::string& announce,
-                                 const std::vector<std::string>& directory) {
+                                 const std::vector<std::string>& directory, bool secure) {
   HostPort at = bound;
   if (!announce.empty()) {
     // HOST, HOST:PORT, [V6], [V6]:PORT or a bare V6.
@@ -69,7 +69,7 @@ Result<EndpointUrl> AnnouncedUrl(const HostPort& bound, const std::string& annou
   } else if (Wildcard(bound.host)) {
     DW_ASSIGN(at.host, RouteTo(directory, bound.host == "0.0.0.0"));
   }
-  return EndpointUrl::Parse("amqp://" + at.ToString());
+  return EndpointUrl::Parse((secure ? "amqps://" : "amqp://") + at.ToString());
 }
 
 }  // namespace datawire

@@ -10,8 +10,9 @@ namespace datawire {
 
 /// The endpoint that a service bound to `bound` registers: `announce` with its port or the bound
 /// one; else the bound address; for a wildcard the local address that routes to the first of
-/// `directory` that can be looked up (a connected UDP socket's name; nothing is sent).
+/// `directory` that can be looked up (a connected UDP socket's name; nothing is sent). `secure`:
+/// amqps.
 Result<EndpointUrl> AnnouncedUrl(const HostPort& bound, const std::string& announce,
-                                 const std::vector<std::string>& directory);
+                                 const std::vector<std::string>& directory, bool secure);
 
 }  // namespace datawire

@@ -4,6 +4,7 @@
 #include <list>
 #include <random>
 
+#include "amqp/tls.h"
 #include "receiver.h"
 #include "sender_shell.h"
 #include "service.h"
@@ -59,6 +60,12 @@ std::string ContainerId(const std::string& program) {
   return (program.empty() ? "datawire" : program) + text;
 }
 
+/// Of amqps links; null: there are none.
+Result<std::shared_ptr<amqp::Tls>> OpenTls(const TlsFiles& given) {
+  DW_ASSIGN(const TlsFiles files, FindTlsFiles(given));
+  return amqp::Tls::Open(files);
+}
+
 }  // namespace
 
 struct Client::Impl {
@@ -66,7 +73,8 @@ struct Client::Impl {
       : options(std::move(given)),
         container_id(ContainerId(options.program)),
         io(std::max(options.io_threads, 1)),
-        links(std::make_shared<Links>(io, container_id)) {}
+        tls(OpenTls(options.resolver.tls)),
+        links(std::make_shared<Links>(io, container_id, tls.ok() ? *tls : nullptr)) {}
 
   ~Impl() {
     for (auto& [address, shell] : requesters) shell->Close(std::chrono::milliseconds(0));
@@ -92,6 +100,9 @@ struct Client::Impl {
 
   /// Null for a physical destination.
   Result<Resolver*> ResolverFor(const Destination& destination) {
+    if (!tls.ok()) return tls.status();
+    if (destination.physical && destination.physical->secure() && !*tls)
+      return NeedsCertificates(*destination.physical);
     if (destination.physical) return static_cast<Resolver*>(nullptr);
     Resolver& opened = OpenResolver();
     const std::lock_guard lock(mutex);
@@ -104,6 +115,7 @@ struct Client::Impl {
     if (!tether) {
       TetherOptions tether_options;
       tether_options.directory = options.resolver.directory;
+      tether_options.tls = options.resolver.tls;
       tether_options.ttl = options.session_ttl;
       tether_options.program = options.program;
       DW_ASSIGN(tether, TetherClient::Open(std::move(tether_options)));
@@ -143,6 +155,7 @@ struct Client::Impl {
   const ClientOptions options;
   const std::string container_id;
   amqp::Io io;
+  const Result<std::shared_ptr<amqp::Tls>> tls;
   std::shared_ptr<Links> links;
   std::mutex mutex;
   std::unique_ptr<Resolver> resolver;    // set once, under mutex
@@ -159,9 +172,10 @@ Result<std::unique_ptr<Service>> Client::Serve(std::string_view address, Handler
   DW_ASSIGN(Address parsed, Address::Parse(address));
   DW_ASSIGN(const auto directory, FindDirectoryServers(impl_->options.resolver.directory));
   DW_ASSIGN(TetherClient * tether, impl_->OpenTether());
+  DW_ASSIGN(std::shared_ptr<amqp::Tls> tls, impl_->tls);
   DW_ASSIGN(std::unique_ptr<Service> service,
             LinkedService::Open(impl_->io, tether, impl_->container_id, std::move(parsed),
-                                std::move(handler), std::move(options), directory));
+                                std::move(handler), std::move(options), directory, std::move(tls)));
   return service;
 }
 

@@ -7,11 +7,13 @@
 
 namespace datawire {
 
-void Links::Peer::Start(amqp::Io& io, const EndpointUrl& url, const std::string& container_id) {
+void Links::Peer::Start(amqp::Io& io, const EndpointUrl& url, const std::string& container_id,
+                        std::shared_ptr<amqp::Tls> tls) {
   amqp::ConnectionOptions options;
   options.handshake_timeout = limits::kPeerHandshake;
   options.container_id = container_id;
   options.virtual_host = url.host();
+  options.tls = std::move(tls);
   auto connection = amqp::Connection::Open(
       io, HostPort{url.host(), url.port()}, std::move(options), shared_from_this(),
       [self = shared_from_this()](const Status& status) { self->OnClosed(status); });
@@ -179,30 +181,35 @@ void Links::Peer::on_message(proton::delivery& delivery, proton::message& messag
   }
 }
 
+Status NeedsCertificates(const EndpointUrl& url) {
+  return {Code::kInvalid, url.text() + " wants certificates: give tls-cert, tls-key and tls-ca"};
+}
+
 Links::~Links() {
   Close(std::chrono::milliseconds(0));
 }
 
 std::shared_ptr<PeerLink> Links::Open(const EndpointUrl& url, LinkSpec spec,
                                       std::shared_ptr<LinkEvents> events) {
-  if (url.secure()) {
+  if (url.secure() && !tls_) {
     io_.Post([events, url] {
-      events->OnLost(std::string(MappingOf(Code::kUnsupported).amqp_condition),
-                     "amqps is not supported by this version: " + url.text());
+      events->OnLost(std::string(MappingOf(Code::kInvalid).amqp_condition),
+                     NeedsCertificates(url).message());
     });
     return std::make_shared<LinkOfPeer>(nullptr, std::move(spec), nullptr);
   }
   const std::lock_guard lock(mutex_);
   std::erase_if(peers_, [](const auto& entry) { return entry.second->over(); });
-  const auto [begin, end] = peers_.equal_range(url.authority());
+  const std::string key = (url.secure() ? "amqps://" : "amqp://") + url.authority();
+  const auto [begin, end] = peers_.equal_range(key);
   for (auto it = begin; it != end; ++it) {
     auto link = std::make_shared<LinkOfPeer>(it->second, spec, events);
     if (it->second->Add(link)) return link;
   }
   auto peer = std::make_shared<Peer>();
   auto link = std::make_shared<LinkOfPeer>(peer, std::move(spec), events);
-  peers_.emplace(url.authority(), peer);
-  peer->Start(io_, url, container_id_);
+  peers_.emplace(key, peer);
+  peer->Start(io_, url, container_id_, url.secure() ? tls_ : nullptr);
   if (!peer->Add(link)) {
     io_.Post([events, url] {
       events->OnLost(std::string(MappingOf(Code::kUnavailable).amqp_condition),

@@ -74,11 +74,16 @@ struct LinkSpec {
   uint32_t credit = 0;      ///< of a receiver
 };
 
+/// kInvalid, for an amqps URL where there are no certificates.
+Status NeedsCertificates(const EndpointUrl& url);
+
 /// One TCP connection a peer, shared by the links of a client; unused ones are closed after a
 /// while. Thread-safe.
 class Links {
  public:
-  Links(amqp::Io& io, std::string container_id) : io_(io), container_id_(std::move(container_id)) {}
+  /// `tls`: for amqps URLs; without it they are refused.
+  Links(amqp::Io& io, std::string container_id, std::shared_ptr<amqp::Tls> tls = nullptr)
+      : io_(io), container_id_(std::move(container_id)), tls_(std::move(tls)) {}
   ~Links();
 
   /// Returns at once; `events` tells how it went. Connects if there is no connection to that host
@@ -93,8 +98,10 @@ class Links {
  private:
   amqp::Io& io_;
   const std::string container_id_;
+  const std::shared_ptr<amqp::Tls> tls_;
   std::mutex mutex_;
-  std::multimap<std::string, std::shared_ptr<Peer>> peers_;  // guarded by mutex_; by authority
+  // Guarded by mutex_; by scheme and authority.
+  std::multimap<std::string, std::shared_ptr<Peer>> peers_;
 };
 
 }  // namespace datawire

@@ -46,9 +46,6 @@ Result<Destination> Destination::Parse(std::string_view text) {
   Destination destination;
   if (text.starts_with("amqp://") || text.starts_with("amqps://")) {
     DW_ASSIGN(destination.physical, EndpointUrl::Parse(text));
-    if (destination.physical->secure()) {
-      return Status(Code::kUnsupported, "amqps is not supported by this version: " + Shown(text));
-    }
   } else {
     DW_ASSIGN(destination.address, Address::Parse(text));
   }

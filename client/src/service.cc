@@ -76,7 +76,8 @@ void HandlerThread::Handle(const std::shared_ptr<Exchange::State>& state) {
 
 Result<std::unique_ptr<LinkedService>> LinkedService::Open(
     amqp::Io& io, TetherClient* tether, std::string container_id, Address address, Handler handler,
-    ServiceOptions options, const std::vector<std::string>& directory) {
+    ServiceOptions options, const std::vector<std::string>& directory,
+    std::shared_ptr<amqp::Tls> tls) {
   if (!handler) return Status(Code::kInvalid, "a service needs a handler");
   if (options.credit == 0) return Status(Code::kInvalid, "credit is 0, at least 1");
   if (options.weight > limits::kWeightMost) {
@@ -95,9 +96,12 @@ Result<std::unique_ptr<LinkedService>> LinkedService::Open(
   };
   amqp::ConnectionOptions connection;
   connection.container_id = std::move(container_id);
+  connection.tls = std::move(tls);
+  const bool secure = connection.tls != nullptr;
   DW_ASSIGN(service->listener_, amqp::Listener::Open(io, listen, std::move(connection),
                                                      service->Acceptor(std::move(node))));
-  DW_ASSIGN(service->url_, AnnouncedUrl(service->listener_->bound(), options.announce, directory));
+  DW_ASSIGN(service->url_,
+            AnnouncedUrl(service->listener_->bound(), options.announce, directory, secure));
   service->Register(options);
   return service;
 }

@@ -12,6 +12,8 @@
 #include "datawire/directory/v1/directory.grpc.pb.h"
 #include "datawire/resolver.h"
 #include "tether_core.h"
+#include "tls/credentials.h"
+#include "tls/diagnose.h"
 
 namespace datawire {
 namespace {
@@ -33,13 +35,14 @@ std::string ProcessName() {
 
 // A channel of its own for every attempt: back-off is the core's affair, and a tether shares its
 // connection with nobody, so that a burst of pushes never delays a heartbeat.
-std::shared_ptr<grpc::Channel> OpenChannel(const std::string& server) {
+std::shared_ptr<grpc::Channel> OpenChannel(
+    const std::string& server, const std::shared_ptr<grpc::ChannelCredentials>& credentials) {
   grpc::ChannelArguments args;
   args.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
   args.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, 1000);
   args.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, 1000);
   args.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);
-  return grpc::CreateCustomChannel(server, grpc::InsecureChannelCredentials(), args);
+  return grpc::CreateCustomChannel(server, credentials, args);
 }
 
 // One stream. Its events go to the functions given; it keeps itself alive until OnDone, which hands
@@ -51,8 +54,9 @@ class Attempt final : public grpc::ClientBidiReactor<pb::TetherRequest, pb::Teth
   using OnMessage = std::function<void(pb::TetherResponse)>;
   using OnLost = std::function<void(std::shared_ptr<Attempt>, const Status&)>;
 
-  Attempt(const std::string& server, OnMessage on_message, OnLost on_lost)
-      : stub_(pb::Directory::NewStub(OpenChannel(server))),
+  Attempt(const std::string& server, const std::shared_ptr<grpc::ChannelCredentials>& credentials,
+          OnMessage on_message, OnLost on_lost)
+      : stub_(pb::Directory::NewStub(OpenChannel(server, credentials))),
         on_message_(std::move(on_message)),
         on_lost_(std::move(on_lost)) {}
 
@@ -131,8 +135,10 @@ class Attempt final : public grpc::ClientBidiReactor<pb::TetherRequest, pb::Teth
 // Runs the core on one thread of its own.
 class Shell final : public TetherClient {
  public:
-  Shell(std::vector<std::string> servers, TetherCore::Options options)
+  Shell(std::vector<std::string> servers, TlsFiles tls, TetherCore::Options options)
       : servers_(std::move(servers)),
+        tls_(std::move(tls)),
+        credentials_(tls::ChannelCredentials(tls_)),
         core_(std::move(options), std::random_device{}()),
         thread_([this] { Run(); }) {}
 
@@ -237,7 +243,7 @@ class Shell final : public TetherClient {
       ++attempts_;
     }
     attempt_ = std::make_shared<Attempt>(
-        servers_[connect.server],
+        servers_[connect.server], credentials_,
         [this, number](pb::TetherResponse message) {
           Post([this, number, message = std::move(message)](BootTime now) {
             if (number != attempt_number_ || !attempt_) return;
@@ -250,7 +256,8 @@ class Shell final : public TetherClient {
           std::lock_guard lock(mutex_);
           --attempts_;
           events_.push_back([this, number, why, ended = std::move(attempt)](BootTime now) {
-            if (number == attempt_number_ && attempt_) core_.OnLost(why, now);
+            if (number != attempt_number_ || !attempt_) return;
+            core_.OnLost({why.code(), why.message() + tls::Hint(why.message(), tls_)}, now);
           });
           wake_.notify_all();  // under the lock: the last attempt's end lets Run destroy this
         });
@@ -284,6 +291,8 @@ class Shell final : public TetherClient {
   }
 
   const std::vector<std::string> servers_;
+  const TlsFiles tls_;
+  const std::shared_ptr<grpc::ChannelCredentials> credentials_;
 
   // Of the thread.
   TetherCore core_;
@@ -305,6 +314,7 @@ class Shell final : public TetherClient {
 
 Result<std::unique_ptr<TetherClient>> TetherClient::Open(TetherOptions options) {
   DW_ASSIGN(auto servers, FindDirectoryServers(options.directory));
+  DW_ASSIGN(TlsFiles tls, FindTlsFiles(options.tls));
   if (options.ttl < limits::kSessionTtlLeast || options.ttl > limits::kSessionTtlMost)
     return Status(Code::kInvalid, "session TTL " + std::to_string(options.ttl.count()) +
                                       " ms is out of range, 3 s to 1 h");
@@ -317,7 +327,7 @@ Result<std::unique_ptr<TetherClient>> TetherClient::Open(TetherOptions options) 
       .pid = static_cast<uint32_t>(::getpid()),
   };
   return std::unique_ptr<TetherClient>(
-      std::make_unique<Shell>(std::move(servers), std::move(core)));
+      std::make_unique<Shell>(std::move(servers), std::move(tls), std::move(core)));
 }
 
 }  // namespace datawire

@@ -13,6 +13,7 @@
 #include "datawire/limits.h"
 #include "datawire/result.h"
 #include "datawire/revision.h"
+#include "datawire/tls_files.h"
 
 namespace datawire {
 
@@ -29,6 +30,7 @@ struct RegistrationSpec {
 
 struct TetherOptions {
   std::vector<std::string> directory;  ///< as ResolverOptions
+  TlsFiles tls;                        ///< as ResolverOptions
   std::chrono::milliseconds ttl = limits::kSessionTtlDefault;
   std::string program;  ///< empty: the process's name
 };

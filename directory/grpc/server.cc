@@ -13,6 +13,7 @@
 #include "datawire/limits.h"
 #include "grpc/acceptor.h"
 #include "grpc/service.h"
+#include "tls/credentials.h"
 
 namespace datawire::directory {
 namespace {
@@ -45,8 +46,9 @@ void SetLimits(grpc::ServerBuilder& builder) {
 }  // namespace
 
 struct GrpcServer::Running {
-  explicit Running(Directory& directory)
+  Running(Directory& directory, bool certified)
       : shared{directory,
+               certified,
                Executor({.threads = Cores(),
                          .offered_threads = Cores() - 1,  // one is left for what is posted
                          .queue = limits::kResolveQueue,
@@ -68,12 +70,13 @@ struct GrpcServer::Running {
   bool stopped = false;
 };
 
-Result<std::unique_ptr<GrpcServer>> GrpcServer::Start(const HostPort& at, Directory& directory) {
+Result<std::unique_ptr<GrpcServer>> GrpcServer::Start(const HostPort& at, const TlsFiles& tls,
+                                                      Directory& directory) {
   // What gRPC has to say comes back as a Status; its own lines would not be logfmt.
   ::gpr_set_log_function([](gpr_log_func_args*) {});
   grpc::EnableDefaultHealthCheckService(true);
   grpc::reflection::InitProtoReflectionServerBuilderPlugin();
-  auto running = std::make_unique<Running>(directory);
+  auto running = std::make_unique<Running>(directory, tls.any());
   DW_ASSIGN(running->acceptor, Acceptor::Listen(at));
   running->services = MakeServices(running->shared);
   grpc::ServerBuilder builder;
@@ -81,7 +84,7 @@ Result<std::unique_ptr<GrpcServer>> GrpcServer::Start(const HostPort& at, Direct
   for (const auto& service : running->services) builder.RegisterService(service.get());
   running->connections = builder.experimental().AddExternalConnectionAcceptor(
       grpc::ServerBuilder::experimental_type::ExternalConnectionType::FROM_FD,
-      grpc::InsecureServerCredentials());
+      tls::ServerCredentials(tls));
   running->server = builder.BuildAndStart();
   if (running->server == nullptr) return Status(Code::kUnavailable, "gRPC does not start");
   running->acceptor->Start([connections = running->connections.get()](int fd) {

@@ -5,6 +5,7 @@
 
 #include "core/directory.h"
 #include "datawire/endpoint_url.h"
+#include "datawire/tls_files.h"
 
 namespace datawire::directory {
 
@@ -24,8 +25,10 @@ struct GrpcUse {
 /// it.
 class GrpcServer {
  public:
-  /// kUnavailable when it cannot listen at `at`.
-  static Result<std::unique_ptr<GrpcServer>> Start(const HostPort& at, Directory& directory);
+  /// kUnavailable when it cannot listen at `at`. With `tls` every call needs an identity: one
+  /// SPIFFE ID in the caller's certificate.
+  static Result<std::unique_ptr<GrpcServer>> Start(const HostPort& at, const TlsFiles& tls,
+                                                   Directory& directory);
   ~GrpcServer();
 
   uint16_t port() const;

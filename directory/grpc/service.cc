@@ -80,6 +80,10 @@ grpc::ServerUnaryReactor* Unary(Shared& shared, Verb verb, CallbackServerContext
     finish(Status(Code::kTimeout, "the call's deadline passed before it was begun"));
     return reactor;
   }
+  if (const Status known = CheckCaller(shared, *context); !known.ok()) {
+    finish(known);
+    return reactor;
+  }
   Executor* const queue = QueueOf<Request>(shared, *bytes);
   if (queue == nullptr) {
     Begin<Response, Request>(shared, *bytes, finish, out, call);

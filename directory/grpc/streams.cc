@@ -26,10 +26,14 @@ class OutgoingStream : public Reactor {
   }
 
  protected:
-  OutgoingStream(Shared& shared, Verb verb)
+  OutgoingStream(Shared& shared, Verb verb, const grpc::CallbackServerContext& context)
       : shared_(shared), verb_(verb), outflow_(std::make_shared<Outflow>(MakeActions())) {
     admitted_ = shared_.streams.Add(verb, outflow_);
     if (!admitted_) outflow_->Close(Status(Code::kUnavailable, "this server stops: try another"));
+    if (Status known = CheckCaller(shared, context); admitted_ && !known.ok()) {
+      admitted_ = false;
+      outflow_->Close(std::move(known));
+    }
   }
 
   virtual Pulled Pull() = 0;
@@ -101,7 +105,7 @@ class BidiStream : public OutgoingStream<grpc::ServerBidiReactor<ByteBuffer, Byt
 class TetherStream final : public BidiStream {
  public:
   TetherStream(Shared& shared, const grpc::CallbackServerContext& context)
-      : BidiStream(shared, Verb::kTether) {
+      : BidiStream(shared, Verb::kTether, context) {
     if (admitted_) tether_ = shared.directory.OpenTether(PeerOf(context), *outflow_);
     Begin();
   }
@@ -143,7 +147,7 @@ class TetherStream final : public BidiStream {
 class SubscribeStream final : public BidiStream {
  public:
   SubscribeStream(Shared& shared, const grpc::CallbackServerContext& context)
-      : BidiStream(shared, Verb::kSubscribe) {
+      : BidiStream(shared, Verb::kSubscribe, context) {
     if (admitted_) {
       if (Status status = Open(PeerOf(context)); !status.ok()) outflow_->Close(std::move(status));
     }
@@ -172,7 +176,7 @@ class SubscribeStream final : public BidiStream {
 class WatchStream final : public OutgoingStream<grpc::ServerWriteReactor<ByteBuffer>> {
  public:
   WatchStream(Shared& shared, const grpc::CallbackServerContext& context, const ByteBuffer& bytes)
-      : OutgoingStream(shared, Verb::kWatch) {
+      : OutgoingStream(shared, Verb::kWatch, context) {
     if (admitted_) {
       Status status = Open(PeerOf(context), bytes);
       if (!status.ok()) outflow_->Close(std::move(status));
@@ -200,6 +204,10 @@ class WatchStream final : public OutgoingStream<grpc::ServerWriteReactor<ByteBuf
 };
 
 }  // namespace
+
+Status CheckCaller(const Shared& shared, const grpc::CallbackServerContext& context) {
+  return shared.certified ? IdentityOf(context).status() : Status::Ok();
+}
 
 grpc::ServerBidiReactor<ByteBuffer, ByteBuffer>* NewTetherStream(
     Shared& shared, const grpc::CallbackServerContext& context) {

@@ -1,9 +1,11 @@
 #include "grpc/wire_bytes.h"
 
+#include <grpc/grpc_security_constants.h>
 #include <grpc/support/time.h>
 #include <grpcpp/support/proto_buffer_reader.h>
 
 #include "datawire/wire.h"
+#include "tls/check.h"
 
 namespace datawire::directory {
 namespace {
@@ -16,6 +18,13 @@ void ReplaceAll(std::string& text, std::string_view from, std::string_view to) {
     text.replace(at, from.size(), to);
     at += to.size();
   }
+}
+
+std::vector<std::string> CertifiedUris(const grpc::CallbackServerContext& context) {
+  std::vector<std::string> uris;
+  for (const auto& uri : context.auth_context()->FindPropertyValues(GRPC_PEER_URI_PROPERTY_NAME))
+    uris.emplace_back(uri.data(), uri.size());
+  return uris;
 }
 
 }  // namespace
@@ -65,6 +74,10 @@ BootTime DeadlineOf(const grpc::CallbackServerContext& context) {
          std::chrono::nanoseconds(left.tv_nsec);
 }
 
+Result<std::string> IdentityOf(const grpc::CallbackServerContext& context) {
+  return tls::IdentityOf(CertifiedUris(context));
+}
+
 Peer PeerOf(const grpc::CallbackServerContext& context) {
   Peer peer;
   peer.deadline = DeadlineOf(context);
@@ -73,6 +86,7 @@ Peer PeerOf(const grpc::CallbackServerContext& context) {
   if (colon != std::string::npos) peer.address.erase(0, colon + 1);
   ReplaceAll(peer.address, "%5B", "[");
   ReplaceAll(peer.address, "%5D", "]");
+  if (auto uris = CertifiedUris(context); uris.size() == 1) peer.identity = std::move(uris.front());
   return peer;
 }
 

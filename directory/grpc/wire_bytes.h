@@ -24,6 +24,9 @@ Status Parse(const grpc::ByteBuffer& bytes, size_t most_bytes,
 
 /// BootTime::max() when the caller named none.
 BootTime DeadlineOf(const grpc::CallbackServerContext& context);
+/// Of the caller, from its certificate; kDenied: that names none, or several.
+Result<std::string> IdentityOf(const grpc::CallbackServerContext& context);
+/// Of a call whose identity is in order.
 Peer PeerOf(const grpc::CallbackServerContext& context);
 
 }  // namespace datawire::directory

@@ -16,10 +16,12 @@ class connection;
 
 namespace datawire::amqp {
 
+class Tls;
+
 /// Bounds of one connection. Value. Defaults: limits.h.
 struct ConnectionOptions {
   std::chrono::milliseconds connect_timeout = limits::kConnect;      ///< TCP connect, each address
-  std::chrono::milliseconds handshake_timeout = limits::kHandshake;  ///< until the peer's AMQP open
+  std::chrono::milliseconds handshake_timeout = limits::kHandshake;  ///< of TLS, and until the open
   std::chrono::milliseconds idle_timeout = limits::kIdleTimeout;     ///< both directions
   uint32_t max_frame_size = limits::kFrameBytes;
   size_t max_message_bytes = limits::kMessageBytes;  ///< a larger incoming one ends the connection
@@ -28,6 +30,7 @@ struct ConnectionOptions {
   std::chrono::milliseconds write_stall = limits::kWriteStall;  ///< the peer reads nothing we write
   bool sasl = true;          ///< as client: SASL ANONYMOUS first, as stock clients do
   std::string container_id;  ///< empty: a random one
+  std::shared_ptr<Tls> tls;  ///< none: plaintext
   std::string virtual_host;  ///< the host name in open; rhea sends an empty one unless told
 };
 

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "amqp/driver.h"
+#include "amqp/handshake.h"
 #include "amqp/io.h"
 #include "datawire/mutex.h"
 
@@ -53,13 +54,8 @@ class Pump final : public Connection, public Core::Member {
     driver_ = std::make_unique<Driver>(options_, role_, std::move(handler_));
     RunTasks();
   }
-  /// The stream is connected: bytes may flow.
-  void Start() {
-    if (over_) return;
-    connected_ = true;
-    handshake_deadline_ = Clock::now() + options_.handshake_timeout;
-    Turn();
-  }
+  /// The socket is connected: the handshake, if there is one, then bytes may flow.
+  void Start();
   /// Ends it; idempotent. Not from inside of a callback of the driver.
   void End(Status status);
 
@@ -128,4 +124,5 @@ class Pump final : public Connection, public Core::Member {
 
 }  // namespace datawire::amqp
 
+#include "amqp/pump_end_inl.h"
 #include "amqp/pump_inl.h"

@@ -1,9 +1,26 @@
 #pragma once
 
 #include "amqp/pump.h"
-#include "datawire/assert.h"
 
 namespace datawire::amqp {
+
+template <typename Stream>
+void Pump<Stream>::Start() {
+  if (over_) return;
+  const auto shaken = [self = self()](const boost::system::error_code& error) {
+    if (self->over_) return;
+    if (error)
+      return self->End(Status(
+          Code::kUnavailable,
+          "no TLS with " + self->peer_ + ": " + Handshake<Stream>::Reason(*self->stream_, error)));
+    self->connected_ = true;
+    self->handshake_deadline_ = Clock::now() + self->options_.handshake_timeout;
+    self->Turn();
+  };
+  handshake_deadline_ = Clock::now() + options_.handshake_timeout;
+  Arm(Clock::now(), std::nullopt);
+  Handshake<Stream>::Run(*stream_, role_ == Driver::Role::kClient, shaken);
+}
 
 template <typename Stream>
 bool Pump<Stream>::Post(std::function<void()> task) {
@@ -110,8 +127,8 @@ void Pump<Stream>::Decide(Clock::time_point now) {
   if (late(close_deadline_))
     End(driver_->reason().value_or(Status(Code::kTimeout, "the peer did not answer the close")));
   else if (late(handshake_deadline_))
-    End(Status(Code::kUnavailable,
-               "no AMQP open from " + peer_ + " within " + ms(options_.handshake_timeout)));
+    End(Status(Code::kUnavailable, std::string(connected_ ? "no AMQP open from " : "no TLS with ") +
+                                       peer_ + " within " + ms(options_.handshake_timeout)));
   else if (late(stall_deadline_))
     End(Status(Code::kUnavailable, peer_ + " has read nothing for " + ms(options_.write_stall)));
 }
@@ -133,7 +150,7 @@ void Pump<Stream>::OnRead(const boost::system::error_code& error, size_t n) {
     if (error) return CloseSocket();
     return Read();
   }
-  if (error == asio::error::eof && driver_->remote_closed()) {
+  if (Handshake<Stream>::IsEnd(error) && driver_->remote_closed()) {
     input_ended_ = true;  // our close is still being written
     return Turn();
   }
@@ -164,83 +181,6 @@ void Pump<Stream>::OnWritten(const boost::system::error_code& error, size_t n) {
   sent_ += n;
   if (sent_ < out_.size()) Write();
   Turn();
-}
-
-template <typename Stream>
-void Pump<Stream>::Lost(const boost::system::error_code& error) {
-  const std::string what =
-      error == asio::error::eof ? " closed the socket" : ": " + error.message();
-  End(driver_->reason().value_or(Status(Code::kUnavailable, peer_ + what)));
-}
-
-template <typename Stream>
-void Pump<Stream>::Arm(Clock::time_point now, std::optional<Clock::time_point> tick) {
-  std::optional<Clock::time_point> next = tick;
-  for (const auto& deadline : {handshake_deadline_, stall_deadline_, close_deadline_})
-    if (deadline && (!next || *deadline < *next)) next = deadline;
-  if (!next) return;
-  if (armed_ && *armed_ <= *next && *armed_ > now) return;  // it fires in time and looks again
-  armed_ = next;
-  alarm_.expires_at(*next);
-  alarm_.async_wait([self = self()](const boost::system::error_code& error) {
-    if (!error) self->OnAlarm();
-  });
-}
-
-template <typename Stream>
-void Pump<Stream>::OnAlarm() {
-  armed_.reset();
-  if (lingering_) return CloseSocket();
-  Turn();
-}
-
-template <typename Stream>
-void Pump<Stream>::End(Status status) {
-  if (over_) return;
-  DW_ASSERT(!turning_);
-  over_ = true;
-  std::vector<std::function<void()>> tasks;  // their captures end on the strand, too
-  {
-    MutexLock lock(mutex_);
-    ended_ = true;
-    tasks.swap(tasks_);
-  }
-  const bool flushed =
-      driver_ && connected_ && !writing_ && driver_->failed() && !driver_->remote_closed();
-  if (driver_) driver_->Finish(status.ok() ? "closed" : status.message());
-  for (const auto& timer : timers_) timer->cancel();
-  if (closed_) std::exchange(closed_, nullptr)(status);
-  tasks.clear();
-  driver_.reset();
-  handler_.reset();
-  if (flushed)
-    Linger();
-  else
-    CloseSocket();
-}
-
-/// Closing with input unread would reset the connection and take our close frame with it.
-template <typename Stream>
-void Pump<Stream>::Linger() {
-  boost::system::error_code ignored;
-  stream_->lowest_layer().shutdown(asio::socket_base::shutdown_send, ignored);
-  lingering_ = true;
-  armed_.reset();
-  close_deadline_ = Clock::now() + limits::kLinger;
-  handshake_deadline_.reset();
-  stall_deadline_.reset();
-  Arm(Clock::now(), std::nullopt);
-  if (!reading_) Read();
-}
-
-template <typename Stream>
-void Pump<Stream>::CloseSocket() {
-  lingering_ = false;
-  boost::system::error_code ignored;
-  stream_->lowest_layer().close(ignored);
-  alarm_.cancel();
-  core_->Remove(this);
-  if (gone_) std::exchange(gone_, nullptr)();
 }
 
 }  // namespace datawire::amqp

@@ -6,23 +6,29 @@
 #include <future>
 
 #include "amqp/pump.h"
+#include "amqp/tls_stream.h"
 
 namespace datawire::amqp {
 
 namespace {
 
 using asio::ip::tcp;
-using TcpPump = Pump<Socket>;
 using Resolver = asio::ip::basic_resolver<tcp, Strand>;
 
 std::string Text(const tcp::endpoint& endpoint) {
   return HostPort{endpoint.address().to_string(), endpoint.port()}.ToString();
 }
 
+/// Without the brackets of an IPv6 address.
+std::string Bare(const std::string& host) {
+  return host.size() > 2 && host.front() == '[' ? host.substr(1, host.size() - 2) : host;
+}
+
 /// Connects a pump to the first address that takes it. Bound to the pump's strand.
-class Dialer : public std::enable_shared_from_this<Dialer> {
+template <typename Stream>
+class Dialer : public std::enable_shared_from_this<Dialer<Stream>> {
  public:
-  Dialer(std::shared_ptr<TcpPump> pump, HostPort peer)
+  Dialer(std::shared_ptr<Pump<Stream>> pump, HostPort peer)
       : pump_(std::move(pump)),
         peer_(std::move(peer)),
         resolver_(pump_->strand()),
@@ -31,8 +37,7 @@ class Dialer : public std::enable_shared_from_this<Dialer> {
   void Start() {
     pump_->Prepare();
     boost::system::error_code error;
-    std::string host = peer_.host;
-    if (host.size() > 2 && host.front() == '[') host = host.substr(1, host.size() - 2);
+    const std::string host = Bare(peer_.host);
     const asio::ip::address address = asio::ip::make_address(host, error);
     if (!error) {
       addresses_.emplace_back(address, peer_.port);
@@ -42,8 +47,8 @@ class Dialer : public std::enable_shared_from_this<Dialer> {
     resolving_ = true;
     Expect();
     resolver_.async_resolve(host, std::to_string(peer_.port),
-                            [weak = weak_from_this()](const boost::system::error_code& e,
-                                                      const Resolver::results_type& results) {
+                            [weak = this->weak_from_this()](const boost::system::error_code& e,
+                                                            const Resolver::results_type& results) {
                               if (auto self = weak.lock()) self->OnResolved(e, results);
                             });
   }
@@ -66,14 +71,14 @@ class Dialer : public std::enable_shared_from_this<Dialer> {
     addresses_.pop_front();
     Expect();
     boost::system::error_code ignored;
-    pump_->stream().close(ignored);
-    pump_->stream().async_connect(
-        to, [self = shared_from_this()](const boost::system::error_code& error) {
+    socket().close(ignored);
+    socket().async_connect(
+        to, [self = this->shared_from_this()](const boost::system::error_code& error) {
           self->timer_.cancel();
           if (self->pump_->over()) return;
           if (error) return self->Next(self->late_ ? self->Late() : error.message());
           boost::system::error_code unset;
-          self->pump_->stream().set_option(tcp::no_delay(true), unset);
+          self->socket().set_option(tcp::no_delay(true), unset);
           self->pump_->Start();
         });
   }
@@ -82,19 +87,21 @@ class Dialer : public std::enable_shared_from_this<Dialer> {
   void Expect() {
     late_ = false;
     timer_.expires_after(pump_->options().connect_timeout);
-    timer_.async_wait([self = shared_from_this()](const boost::system::error_code& error) {
+    timer_.async_wait([self = this->shared_from_this()](const boost::system::error_code& error) {
       if (error || self->pump_->over()) return;
       self->late_ = true;
       boost::system::error_code ignored;
       if (std::exchange(self->resolving_, false)) return self->Next("look-up: " + self->Late());
-      self->pump_->stream().close(ignored);
+      self->socket().close(ignored);
     });
   }
   std::string Late() const {
     return "no answer within " + std::to_string(pump_->options().connect_timeout.count()) + " ms";
   }
 
-  const std::shared_ptr<TcpPump> pump_;
+  typename Stream::lowest_layer_type& socket() { return pump_->stream().lowest_layer(); }
+
+  const std::shared_ptr<Pump<Stream>> pump_;
   const HostPort peer_;
   Resolver resolver_;
   Timer timer_;
@@ -156,8 +163,7 @@ class TcpListener final : public Core::Member, public std::enable_shared_from_th
  private:
   Result<tcp::endpoint> Resolve(const HostPort& at) {
     boost::system::error_code error;
-    std::string host = at.host;
-    if (host.size() > 2 && host.front() == '[') host = host.substr(1, host.size() - 2);
+    const std::string host = Bare(at.host);
     const asio::ip::address address = asio::ip::make_address(host, error);
     if (!error) return tcp::endpoint(address, at.port);
     const auto found = Resolver(strand_).resolve(host, std::to_string(at.port), error);
@@ -197,9 +203,20 @@ class TcpListener final : public Core::Member, public std::enable_shared_from_th
     if (!accepted.handler) return;
     const auto& executor = socket.get_executor();
     const Strand strand = executor;
-    auto pump = std::make_shared<TcpPump>(
-        core_, strand, std::make_unique<Socket>(std::move(socket)), std::move(peer), options_,
-        Driver::Role::kServer, std::move(accepted.handler), std::move(accepted.closed));
+    if (!options_.tls)
+      return Take(strand, std::make_unique<Socket>(std::move(socket)), std::move(peer),
+                  std::move(accepted));
+    const auto context = options_.tls->impl().Now();
+    Take(strand, std::make_unique<TlsStream>(std::move(socket), *context), std::move(peer),
+         std::move(accepted));
+  }
+
+  template <typename Stream>
+  void Take(const Strand& strand, std::unique_ptr<Stream> stream, std::string peer,
+            Listener::Accepted accepted) {
+    auto pump = std::make_shared<Pump<Stream>>(
+        core_, strand, std::move(stream), std::move(peer), options_, Driver::Role::kServer,
+        std::move(accepted.handler), std::move(accepted.closed));
     ++open_;
     pump->set_gone([self = shared_from_this()] {
       self->core_->Post(self->strand_, [self] {
@@ -266,25 +283,44 @@ Result<std::unique_ptr<Listener>> Listener::Open(Io& io, const HostPort& at,
       std::make_unique<ListenerHandle>(std::move(listener), std::move(bound)));
 }
 
+namespace {
+
+template <typename Stream>
+std::shared_ptr<Connection> Dial(const std::shared_ptr<Core>& core, const Strand& strand,
+                                 std::unique_ptr<Stream> stream, const HostPort& peer,
+                                 ConnectionOptions options,
+                                 std::shared_ptr<proton::messaging_handler> handler,
+                                 Connection::Closed closed) {
+  auto pump = std::make_shared<Pump<Stream>>(core, strand, std::move(stream), peer.ToString(),
+                                             std::move(options), Driver::Role::kClient,
+                                             std::move(handler), std::move(closed));
+  if (!pump->Join()) {
+    pump->End(Status(Code::kCancelled, "the program stops"));
+    return pump;
+  }
+  auto dialer = std::make_shared<Dialer<Stream>>(pump, peer);
+  pump->set_gone([weak = std::weak_ptr(dialer)] {
+    if (auto strong = weak.lock()) strong->Cancel();
+  });
+  core->Post(strand, [dialer] { dialer->Start(); });
+  return pump;
+}
+
+}  // namespace
+
 std::shared_ptr<Connection> Connection::Open(Io& io, const HostPort& peer,
                                              ConnectionOptions options,
                                              std::shared_ptr<proton::messaging_handler> handler,
                                              Closed closed) {
   const std::shared_ptr<Core>& core = io.impl().core;
   const Strand strand = asio::make_strand(core->context());
-  auto pump = std::make_shared<TcpPump>(core, strand, std::make_unique<Socket>(strand),
-                                        peer.ToString(), std::move(options), Driver::Role::kClient,
-                                        std::move(handler), std::move(closed));
-  if (!pump->Join()) {
-    pump->End(Status(Code::kCancelled, "the program stops"));
-    return pump;
-  }
-  auto dialer = std::make_shared<Dialer>(pump, peer);
-  pump->set_gone([weak = std::weak_ptr(dialer)] {
-    if (auto strong = weak.lock()) strong->Cancel();
-  });
-  core->Post(strand, [dialer] { dialer->Start(); });
-  return pump;
+  if (!options.tls)
+    return Dial(core, strand, std::make_unique<Socket>(strand), peer, std::move(options),
+                std::move(handler), std::move(closed));
+  auto stream = std::make_unique<TlsStream>(strand, *options.tls->impl().Now());
+  ExpectHost(*stream, Bare(peer.host));
+  return Dial(core, strand, std::move(stream), peer, std::move(options), std::move(handler),
+              std::move(closed));
 }
 
 }  // namespace datawire::amqp

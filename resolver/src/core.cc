@@ -42,8 +42,10 @@ Inbox::Content Inbox::Take(BootTime until) {
   return std::exchange(content_, {});
 }
 
-Core::Core(std::vector<std::string> servers, const ResolverPolicy& policy, uint64_t seed)
+Core::Core(std::vector<std::string> servers, const ResolverPolicy& policy, uint64_t seed,
+           TlsFiles tls)
     : policy_(policy),
+      tls_(std::move(tls)),
       shard_count_(ShardCount(policy.cache_entries)),
       random_(seed),
       failover_(std::move(servers), policy, seed) {
@@ -54,7 +56,7 @@ Core::Core(std::vector<std::string> servers, const ResolverPolicy& policy, uint6
 }
 
 void Core::Start() {
-  transport_ = Transport::Create(policy_.connect_timeout, inbox_);
+  transport_ = Transport::Create(policy_.connect_timeout, tls_, inbox_);
   worker_ = std::thread([this] { Work(); });
 }
 

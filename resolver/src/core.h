@@ -106,7 +106,8 @@ class Inbox : public TransportSink {
 /// thread does all else and runs all callbacks. Thread-safe.
 class Core : public std::enable_shared_from_this<Core> {
  public:
-  Core(std::vector<std::string> servers, const ResolverPolicy& policy, uint64_t seed);
+  Core(std::vector<std::string> servers, const ResolverPolicy& policy, uint64_t seed,
+       TlsFiles tls = {});
   void Start();
   void Stop();
   /// The worker without a thread, for simulated time: whoever calls is the worker. Step after
@@ -185,6 +186,7 @@ class Core : public std::enable_shared_from_this<Core> {
   void Deliver(Listener& listener, const AnswerPtr& answer);
 
   const ResolverPolicy policy_;
+  const TlsFiles tls_;
   const size_t shard_count_;
   std::array<Shard, 16> shards_;
   const std::shared_ptr<Inbox> inbox_ = std::make_shared<Inbox>();

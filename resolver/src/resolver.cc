@@ -77,11 +77,12 @@ Status Check(const ResolverPolicy& p) {
 
 Result<std::unique_ptr<Resolver>> Resolver::Open(ResolverOptions options) {
   DW_ASSIGN(std::vector<std::string> servers, FindDirectoryServers(options.directory));
+  DW_ASSIGN(TlsFiles tls, FindTlsFiles(options.tls));
   DW_RETURN_IF_ERROR(Check(options.policy));
   std::random_device device;
   const uint64_t seed = (uint64_t{device()} << 32) | device();
-  return std::unique_ptr<Resolver>(
-      new CachingResolver(std::make_shared<Core>(std::move(servers), options.policy, seed)));
+  return std::unique_ptr<Resolver>(new CachingResolver(
+      std::make_shared<Core>(std::move(servers), options.policy, seed, std::move(tls))));
 }
 
 }  // namespace datawire

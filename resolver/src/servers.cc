@@ -3,6 +3,8 @@
 #include <cstdlib>
 #include <fstream>
 
+#include "tls/check.h"
+
 namespace datawire {
 namespace {
 
@@ -31,20 +33,16 @@ Result<std::vector<std::string>> ParseList(std::string_view list, std::string_vi
   return servers;
 }
 
-// The value of `directory = ...` in a config file; empty if the file or the key is not there.
-std::string FromFile(const std::string& path) {
+// The value of `key = ...` in a config file; empty if the file or the key is not there.
+std::string FromFile(const std::string& path, std::string_view key) {
   std::ifstream file(path);
   for (std::string line; std::getline(file, line);) {
     const std::string_view text = Trim(std::string_view(line).substr(0, line.find('#')));
     const size_t equals = text.find('=');
-    if (equals != std::string_view::npos && Trim(text.substr(0, equals)) == "directory")
+    if (equals != std::string_view::npos && Trim(text.substr(0, equals)) == key)
       return std::string(Trim(text.substr(equals + 1)));
   }
   return {};
-}
-
-std::string_view OrEmpty(const char* value) {
-  return value == nullptr ? std::string_view() : std::string_view(value);
 }
 
 }  // namespace
@@ -71,16 +69,44 @@ Result<std::vector<std::string>> FindServers(const std::vector<std::string>& giv
   }
   if (!variable.empty()) return ParseList(variable, "$DATAWIRE_DIRECTORY");
   for (const std::string& file : files)
-    if (const std::string list = FromFile(file); !list.empty()) return ParseList(list, file);
+    if (const std::string list = FromFile(file, "directory"); !list.empty())
+      return ParseList(list, file);
   return std::vector<std::string>{"127.0.0.1:7400"};
+}
+
+Result<TlsFiles> FindTls(const TlsFiles& given, const TlsFiles& variables,
+                         const std::vector<std::string>& files) {
+  TlsFiles found = given.any() ? given : variables;
+  for (auto file = files.begin(); !found.any() && file != files.end(); ++file)
+    found = {FromFile(*file, "tls-cert"), FromFile(*file, "tls-key"), FromFile(*file, "tls-ca")};
+  DW_RETURN_IF_ERROR(tls::CheckFiles(found));
+  return found;
 }
 
 }  // namespace resolver
 
+namespace {
+
+std::string_view Variable(const char* name) {
+  const char* value = std::getenv(name);
+  return value == nullptr ? std::string_view() : std::string_view(value);
+}
+
+std::vector<std::string> OwnConfigFiles() {
+  return resolver::ConfigFiles(Variable("XDG_CONFIG_HOME"), Variable("HOME"));
+}
+
+}  // namespace
+
 Result<std::vector<std::string>> FindDirectoryServers(const std::vector<std::string>& given) {
-  return resolver::FindServers(
-      given, OrEmpty(std::getenv("DATAWIRE_DIRECTORY")),
-      resolver::ConfigFiles(OrEmpty(std::getenv("XDG_CONFIG_HOME")), OrEmpty(std::getenv("HOME"))));
+  return resolver::FindServers(given, Variable("DATAWIRE_DIRECTORY"), OwnConfigFiles());
+}
+
+Result<TlsFiles> FindTlsFiles(const TlsFiles& given) {
+  const TlsFiles variables{std::string(Variable("DATAWIRE_TLS_CERT")),
+                           std::string(Variable("DATAWIRE_TLS_KEY")),
+                           std::string(Variable("DATAWIRE_TLS_CA"))};
+  return resolver::FindTls(given, variables, OwnConfigFiles());
 }
 
 }  // namespace datawire

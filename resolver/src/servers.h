@@ -17,4 +17,8 @@ Result<std::vector<std::string>> FindServers(const std::vector<std::string>& giv
                                              std::string_view variable,
                                              const std::vector<std::string>& files);
 
+/// As FindServers: the first that names any of the three, checked.
+Result<TlsFiles> FindTls(const TlsFiles& given, const TlsFiles& variables,
+                         const std::vector<std::string>& files);
+
 }  // namespace datawire::resolver

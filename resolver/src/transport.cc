@@ -10,6 +10,8 @@
 #include "datawire/directory/v1/directory.grpc.pb.h"
 #include "datawire/limits.h"
 #include "datawire/wire.h"
+#include "tls/credentials.h"
+#include "tls/diagnose.h"
 
 namespace datawire::resolver {
 namespace {
@@ -17,12 +19,13 @@ namespace {
 using std::chrono::milliseconds;
 
 // A server that refuses says why in the details, with a retry-after.
-Status FromGrpc(const grpc::Status& status, const std::string& server) {
+Status FromGrpc(const grpc::Status& status, const std::string& server, const TlsFiles& tls) {
   pb::Refusal refusal;
   if (!status.error_details().empty() && refusal.ParseFromString(status.error_details()) &&
       refusal.code() != pb::OK)
     return FromWire(refusal);
-  return {CodeFromGrpc(status.error_code()), server + ": " + status.error_message()};
+  const std::string message = server + ": " + status.error_message();
+  return {CodeFromGrpc(status.error_code()), message + tls::Hint(message, tls)};
 }
 
 // Counts what gRPC still holds, and keeps streams that ended until Sweep: gRPC's callback thread
@@ -59,10 +62,11 @@ class Pending {
 // Lives until OnDone; the hold keeps OnDone away while others may still start operations.
 class Stream : public grpc::ClientBidiReactor<pb::SubscribeRequest, pb::SubscribeResponse> {
  public:
-  Stream(uint64_t number, std::string server, std::shared_ptr<grpc::Channel> channel,
+  Stream(uint64_t number, std::string server, TlsFiles tls, std::shared_ptr<grpc::Channel> channel,
          std::shared_ptr<TransportSink> sink, std::shared_ptr<Pending> open)
       : number_(number),
         server_(std::move(server)),
+        tls_(std::move(tls)),
         channel_(std::move(channel)),
         stub_(pb::Directory::NewStub(channel_)),
         sink_(std::move(sink)),
@@ -118,7 +122,7 @@ class Stream : public grpc::ClientBidiReactor<pb::SubscribeRequest, pb::Subscrib
   void OnDone(const grpc::Status& status) override {
     TakeOver();
     Status why = status.ok() ? Status(Code::kUnavailable, server_ + ": ended the stream")
-                             : FromGrpc(status, server_);
+                             : FromGrpc(status, server_, tls_);
     sink_->OnStream({.stream = number_,
                      .kind = StreamEvent::Kind::kEnded,
                      .response = {},
@@ -142,6 +146,7 @@ class Stream : public grpc::ClientBidiReactor<pb::SubscribeRequest, pb::Subscrib
 
   const uint64_t number_;
   const std::string server_;
+  const TlsFiles tls_;
   const std::shared_ptr<grpc::Channel> channel_;
   const std::unique_ptr<pb::Directory::Stub> stub_;
   const std::shared_ptr<TransportSink> sink_;
@@ -163,8 +168,12 @@ struct Call {
 
 class GrpcTransport : public Transport {
  public:
-  GrpcTransport(milliseconds connect_timeout, std::shared_ptr<TransportSink> sink)
-      : connect_timeout_(connect_timeout), sink_(std::move(sink)) {}
+  GrpcTransport(milliseconds connect_timeout, const TlsFiles& tls,
+                std::shared_ptr<TransportSink> sink)
+      : connect_timeout_(connect_timeout),
+        tls_(tls),
+        credentials_(tls::ChannelCredentials(tls)),
+        sink_(std::move(sink)) {}
 
   ~GrpcTransport() override {
     Close();
@@ -177,7 +186,7 @@ class GrpcTransport : public Transport {
   void Open(uint64_t stream, const std::string& server) override {
     Close();
     open_->Sweep();
-    stream_ = std::make_shared<Stream>(stream, server, Connect(server), sink_, open_);
+    stream_ = std::make_shared<Stream>(stream, server, tls_, Connect(server), sink_, open_);
     Stream::Start(stream_);
   }
 
@@ -210,9 +219,10 @@ class GrpcTransport : public Transport {
     open_->Add();
     call->stub->async()->Resolve(
         &call->context, &call->request, &call->response,
-        [call, number, server, sink = sink_, open = open_](const grpc::Status& status) mutable {
+        [call, number, server, tls = tls_, sink = sink_,
+         open = open_](const grpc::Status& status) mutable {
           sink->OnCall({.call = number,
-                        .status = status.ok() ? Status() : FromGrpc(status, server),
+                        .status = status.ok() ? Status() : FromGrpc(status, server, tls),
                         .response = std::move(call->response)});
           call.reset();
           open->Done();
@@ -233,10 +243,12 @@ class GrpcTransport : public Transport {
     arguments.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);  // what a shell's proxy is for is not this
     arguments.SetInt(GRPC_ARG_SERVICE_CONFIG_DISABLE_RESOLUTION, 1);
     arguments.SetInt(GRPC_ARG_ENABLE_RETRIES, 0);  // who retries, and when, is decided in one place
-    return grpc::CreateCustomChannel(server, grpc::InsecureChannelCredentials(), arguments);
+    return grpc::CreateCustomChannel(server, credentials_, arguments);
   }
 
   const milliseconds connect_timeout_;
+  const TlsFiles tls_;
+  const std::shared_ptr<grpc::ChannelCredentials> credentials_;
   const std::shared_ptr<TransportSink> sink_;
   const std::shared_ptr<Pending> open_ = std::make_shared<Pending>();
   std::shared_ptr<Stream> stream_;
@@ -246,9 +258,9 @@ class GrpcTransport : public Transport {
 
 }  // namespace
 
-std::unique_ptr<Transport> Transport::Create(milliseconds connect_timeout,
+std::unique_ptr<Transport> Transport::Create(milliseconds connect_timeout, const TlsFiles& tls,
                                              std::shared_ptr<TransportSink> sink) {
-  return std::make_unique<GrpcTransport>(connect_timeout, std::move(sink));
+  return std::make_unique<GrpcTransport>(connect_timeout, tls, std::move(sink));
 }
 
 }  // namespace datawire::resolver

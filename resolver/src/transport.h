@@ -7,6 +7,7 @@
 
 #include "datawire/directory/v1/directory.pb.h"
 #include "datawire/status.h"
+#include "datawire/tls_files.h"
 
 namespace datawire::resolver {
 
@@ -40,6 +41,7 @@ class TransportSink {
 class Transport {
  public:
   static std::unique_ptr<Transport> Create(std::chrono::milliseconds connect_timeout,
+                                           const TlsFiles& tls,
                                            std::shared_ptr<TransportSink> sink);
   /// Cancels everything and waits until gRPC has let go (milliseconds; at most 5 s).
   virtual ~Transport() = default;

@@ -34,6 +34,11 @@ def _generate():
 pb = _generate()
 
 
+def _bytes(path):
+    with open(path, "rb") as file:
+        return file.read()
+
+
 class Failed(Exception):
     """A call's gRPC status: `code` (grpc.StatusCode), `message`, and the Refusal of its details (None if it has none)."""
 
@@ -96,12 +101,17 @@ class Stream:
 
 
 class Api:
-    """One connection to a directory (a harness.programs.Directory, or HOST:PORT). Use it in a `with` block."""
+    """One connection to a directory (a harness.programs.Directory, or HOST:PORT). Use it in a `with` block.
 
-    def __init__(self, directory):
+    `files`: certificates (harness.certificates.Files) to speak TLS with; a cert of None: only the server shows one.
+    """
+
+    def __init__(self, directory, files=None):
         address = directory if isinstance(directory, str) else directory.address
-        self.channel = grpc.insecure_channel(address, options=[("grpc.use_local_subchannel_pool", 1),
-                                                               ("grpc.enable_http_proxy", 0)])
+        options = [("grpc.use_local_subchannel_pool", 1), ("grpc.enable_http_proxy", 0)]
+        self.channel = grpc.insecure_channel(address, options) if files is None else grpc.secure_channel(
+            address, grpc.ssl_channel_credentials(*(path and _bytes(path) for path in (files.ca, files.key, files.cert))),
+            options)
         self._streams = []
 
     def __enter__(self):
@@ -166,6 +176,9 @@ class Api:
 
     def end_session(self, session_id):
         return self._call("Admin/EndSession", pb.EndSessionRequest(id=session_id), pb.EndSessionResponse)
+
+    def audit_tail(self, **fields):
+        return self._call("Admin/AuditTail", pb.AuditTailRequest(**fields), pb.AuditTailResponse)
 
     def release_brake(self):
         return self._call("Admin/ReleaseBrake", pb.ReleaseBrakeRequest(), pb.ReleaseBrakeResponse)

@@ -70,7 +70,7 @@ class Starting(Server):
                 (["--data", data, "--node-id", "a b"], "`a b`"),
                 (["--dev", "--data", data], "--data and --dev"),
                 ([], "--data is missing"),
-                (["--data", data, "--tls-cert", "x"], "--tls-cert"),
+                (["--data", data, "--tls-cert", "x"], "tls-key is missing"),
                 (["--config", file("key.toml", "listn = \"127.0.0.1:1\"\n")], "`listn`"),
                 (["--config", file("section.toml", "[tls]\ncert = \"x\"\n")], "`tls`"),
                 (["--config", os.path.join(folder, "none.toml")], "none.toml")):

@@ -20,6 +20,7 @@ NEVER_READ = {".git", "build", "__pycache__", "node_modules"}
 # Which unit a file belongs to: the first prefix that fits.
 UNITS = (
     ("proto/amqp/", "amqp"),
+    ("proto/tls/", "tls"),
     ("proto/src/wire", "proto"),
     ("proto/include/datawire/wire", "proto"),
     ("proto/datawire/", "proto"),
@@ -37,16 +38,18 @@ MAY_INCLUDE = {
     "common": {"common"},
     "proto": {"common", "proto"},
     "amqp": {"common", "amqp"},
-    "resolver": {"common", "proto", "resolver"},
-    "client": {"common", "proto", "amqp", "resolver", "client"},
-    "dw": {"common", "proto", "amqp", "resolver", "client", "dw"},
+    "tls": {"common", "tls"},
+    "resolver": {"common", "proto", "tls", "resolver"},
+    "client": {"common", "proto", "tls", "amqp", "resolver", "client"},
+    "dw": {"common", "proto", "tls", "amqp", "resolver", "client", "dw"},
     "examples": {"common", "resolver", "client", "examples"},
-    "directory": {"common", "proto", "amqp", "directory"},
+    "directory": {"common", "proto", "tls", "amqp", "directory"},
 }
 # library, what an include of it looks like, the path prefixes that own it.
 OWNED_LIBRARIES = (
     ("gRPC", r"grpcpp/|grpc/|.*\.grpc\.pb\.h$",
-     ("directory/grpc/", "directory/engine/etcd/client", "resolver/src/", "client/src/tether", "client/cli/")),
+     ("directory/grpc/", "directory/engine/etcd/client", "resolver/src/", "client/src/tether", "client/cli/",
+      "proto/tls/credentials")),
     ("RocksDB", r"rocksdb/", ("directory/view/", "directory/engine/")),
     ("Proton", r"proton/", ("proto/amqp/", "client/", "directory/amqp/")),
     ("Asio and Beast", r"boost/(asio|beast)\b", ("proto/amqp/",)),
@@ -68,7 +71,7 @@ MAX_COLUMNS = 100
 UNFINISHED = re.compile(r"\b(TODO|FIXME|XXX)\b|\b[Pp]laceholders?\b")
 SLEEP = re.compile(r"\b(sleep_for|sleep_until|usleep|nanosleep|sleep)\s*\(")
 # Flags of dw that take a value and may stand before the verb.
-DW_VALUE_FLAGS = {"--directory", "--timeout", "--wait", "-o", "--output"}
+DW_VALUE_FLAGS = {"--directory", "--tls-cert", "--tls-key", "--tls-ca", "--timeout", "--wait", "-o", "--output"}
 
 
 class Tree:

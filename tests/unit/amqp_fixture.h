@@ -181,18 +181,20 @@ class AmqpTest : public testing::Test {
   }
 
   /// A client that sends one message on a new connection; true once it is accepted.
-  bool Works() {
+  bool Works(ConnectionOptions options = Quick()) {
     auto accepted = std::make_shared<bool>(false);
-    auto end = Connect([&](End& e) {
-      e.hooks->connection_open = [](proton::connection& c) { c.open_sender("probe"); };
-      e.hooks->sendable = [sent = false](proton::sender& s) mutable {
-        if (s.credit() > 0 && !std::exchange(sent, true))
-          (void)Send(s, proton::message("probe"), 1);
-      };
-      e.hooks->settled = [this, accepted](proton::tracker& t) {
-        board.Change([&] { *accepted = Outcome(t).kind == RemoteOutcome::Kind::kAccepted; });
-      };
-    });
+    auto end = Connect(
+        [&](End& e) {
+          e.hooks->connection_open = [](proton::connection& c) { c.open_sender("probe"); };
+          e.hooks->sendable = [sent = false](proton::sender& s) mutable {
+            if (s.credit() > 0 && !std::exchange(sent, true))
+              (void)Send(s, proton::message("probe"), 1);
+          };
+          e.hooks->settled = [this, accepted](proton::tracker& t) {
+            board.Change([&] { *accepted = Outcome(t).kind == RemoteOutcome::Kind::kAccepted; });
+          };
+        },
+        std::move(options));
     const bool works = board.Await([&] { return *accepted || end->closed; });
     const bool ok = works && *accepted;
     end->connection->Close();

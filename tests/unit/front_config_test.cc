@@ -101,7 +101,11 @@ TEST(Config, RefusalsAreOneLineWithTheValue) {
       {{"--dev", "--data", "/d"}, "--data and --dev"},
       {{"--dev", "--init"}, "--init and --dev"},
       {{"--dev", "--insecure"}, "--insecure and --dev"},
-      {{"--data", "/d", "--tls-cert", "x"}, "--tls-cert"},
+      {{"--data", "/d", "--tls-cert", "x"}, "tls-key is missing"},
+      {{"--data", "/d", "--tls-cert", "/none", "--tls-key", "y", "--tls-ca", "z"}, "`/none`"},
+      {{"--data", "/d", "--tls-cert", "x", "--insecure"}, "--insecure and --tls-cert"},
+      {{"--data", "/d", "--engine", "etcd", "--etcd-endpoints", "https://a:1"}, "wants --tls-cert"},
+      {{"--data", "/d", "--engine", "etcd", "--etcd-endpoints", "a:1,https://b:1"}, "all of them"},
       {{"--config", "/nonexistent/file"}, "/nonexistent/file"},
       {{"--config", unknown.path()}, "`listen_on` is not a key"},
       {{"--config", section.path()}, "`tls` is not a key"},
@@ -131,9 +135,9 @@ TEST(Config, BeyondLoopbackWantsInsecure) {
 TEST(Config, HelpNamesEveryFlag) {
   const auto parsed = Parse({"--help"});
   ASSERT_TRUE(parsed.ok());
-  for (const char* flag :
-       {"--data", "--init", "--dev", "--config", "--node-id", "--cluster-id", "--listen",
-        "--http-listen", "--insecure", "--import", "--restore", "--epoch", "--version", "--help"}) {
+  for (const char* flag : {"--data", "--init", "--dev", "--config", "--node-id", "--cluster-id",
+                           "--listen", "--http-listen", "--insecure", "--tls-cert", "--tls-key",
+                           "--tls-ca", "--import", "--restore", "--epoch", "--version", "--help"}) {
     EXPECT_TRUE(Has(parsed->text, flag)) << flag;
   }
 }

@@ -30,6 +30,23 @@ class ResolverServers : public ::testing::Test {
   std::string folder;
 };
 
+TEST_F(ResolverServers, TheFirstPlaceThatNamesACertificateIsUsedAlone) {
+  const std::string mine = File("mine", "tls-cert = /c\ntls-key = /k\ntls-ca = /a\n");
+  const std::string half = File("half", "tls-ca = /half\n");
+  const TlsFiles flags{"/flag", "/flag", "/flag"}, variables{"/variable", "/variable", "/variable"};
+  const auto refusal = [&](const TlsFiles& given, const TlsFiles& set,
+                           const std::vector<std::string>& files) {
+    const auto found = FindTls(given, set, files);
+    return found.ok() ? "found" : found.status().message();
+  };
+  EXPECT_EQ(refusal(flags, variables, {mine}).find("tls-cert `/flag`"), 0u);
+  EXPECT_EQ(refusal({}, variables, {mine}).find("tls-cert `/variable`"), 0u);
+  EXPECT_EQ(refusal({}, {}, {mine, half}).find("tls-cert `/c`"), 0u);
+  EXPECT_EQ(refusal({}, {}, {half, mine}).find("tls-cert is missing"), 0u);
+  EXPECT_EQ(refusal({.key = "/k"}, variables, {mine}).find("tls-cert is missing"), 0u);
+  EXPECT_EQ(*FindTls({}, {}, {folder + "/none"}), TlsFiles());
+}
+
 TEST_F(ResolverServers, TheFirstThatIsConfiguredIsUsedAlone) {
   const std::string mine = File("mine", "directory = a:1, b:2\n");
   const std::string etc = File("etc", "directory = c:3\n");

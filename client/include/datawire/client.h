@@ -143,8 +143,8 @@ class Receiver {
 };
 
 struct ClientOptions {
-  ResolverOptions resolver;
-  std::string program;  ///< shown with the session; empty: the process's name
+  ResolverOptions resolver;  ///< its certificates are for links, too: with them services are amqps
+  std::string program;       ///< shown with the session; empty: the process's name
   std::chrono::milliseconds session_ttl = limits::kSessionTtlDefault;
   int io_threads = 1;
 };
@@ -162,7 +162,7 @@ class Client {
   /// the message as modified(failed). kInvalid or kUnavailable when it cannot listen.
   Result<std::unique_ptr<Service>> Serve(std::string_view address, Handler handler,
                                          ServiceOptions options = {});
-  /// A physical `amqp://` URL in place of an address asks no directory.
+  /// A physical `amqp://` or `amqps://` URL in place of an address asks no directory.
   Result<std::unique_ptr<Sender>> OpenSender(std::string_view address, SenderOptions options = {});
   Result<std::unique_ptr<Receiver>> OpenReceiver(std::string_view address,
                                                  ReceiverOptions options = {});

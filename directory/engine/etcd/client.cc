@@ -9,6 +9,7 @@
 
 #include "datawire/mutex.h"
 #include "engine/etcd/api.grpc.pb.h"
+#include "tls/credentials.h"
 
 namespace datawire::directory::etcd {
 namespace {
@@ -140,10 +141,11 @@ class GrpcWatch final : public Client::Watch {
 
 }  // namespace
 
-Client::Client(std::vector<std::string> endpoints) : impl_(std::make_unique<Impl>()) {
+Client::Client(std::vector<std::string> endpoints, const TlsFiles& tls)
+    : impl_(std::make_unique<Impl>()) {
+  const auto credentials = tls::ChannelCredentials(tls);
   for (std::string& endpoint : endpoints) {
-    auto channel =
-        grpc::CreateCustomChannel(endpoint, grpc::InsecureChannelCredentials(), Arguments());
+    auto channel = grpc::CreateCustomChannel(endpoint, credentials, Arguments());
     impl_->members.push_back({std::move(endpoint), channel, api::KV::NewStub(channel),
                               api::Watch::NewStub(channel), api::Lease::NewStub(channel),
                               api::Maintenance::NewStub(channel)});

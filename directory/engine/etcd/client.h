@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "datawire/result.h"
+#include "datawire/tls_files.h"
 #include "engine/etcd/api.pb.h"
 
 namespace datawire::directory::etcd {
@@ -20,7 +21,7 @@ namespace api = ::etcdserverpb;
 class Client {
  public:
   /// `HOST:PORT` each.
-  explicit Client(std::vector<std::string> endpoints);
+  explicit Client(std::vector<std::string> endpoints, const TlsFiles& tls = {});
   ~Client();
 
   size_t members() const;

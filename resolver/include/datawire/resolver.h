@@ -10,6 +10,7 @@
 #include "datawire/answer.h"
 #include "datawire/limits.h"
 #include "datawire/result.h"
+#include "datawire/tls_files.h"
 
 namespace datawire {
 
@@ -33,6 +34,7 @@ struct ResolverOptions {
   /// `host:port` each; empty: found as DESIGN says ($DATAWIRE_DIRECTORY, config files,
   /// 127.0.0.1:7400; the first that is configured is used alone).
   std::vector<std::string> directory;
+  TlsFiles tls;  ///< none: found as `directory` is, then plaintext
   ResolverPolicy policy;
 };
 
@@ -87,5 +89,9 @@ class Resolver {
 /// The directory servers by DESIGN's order; `given` (flag or option) goes first. kInvalid when the
 /// one that is configured does not parse.
 Result<std::vector<std::string>> FindDirectoryServers(const std::vector<std::string>& given);
+/// The certificates by the same order: `given`, $DATAWIRE_TLS_CERT, _KEY and _CA, the config files'
+/// tls-cert, tls-key and tls-ca; the first place that has any of them counts. kInvalid when they
+/// are not in order.
+Result<TlsFiles> FindTlsFiles(const TlsFiles& given);
 
 }  // namespace datawire
