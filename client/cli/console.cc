@@ -8,7 +8,6 @@
 #include <algorithm>
 #include <atomic>
 #include <cerrno>
-#include <csignal>
 #include <cstring>
 #include <mutex>
 
@@ -17,9 +16,10 @@
 namespace datawire::cli {
 namespace {
 
-// A signal handler has no other way to reach its process.
-volatile std::sig_atomic_t caught_signal = 0;
-volatile std::sig_atomic_t catching = 0;
+// A signal handler has no other way to reach its process; any thread may ask what it caught.
+std::atomic<int> caught_signal{0};
+std::atomic<bool> catching{false};
+static_assert(std::atomic<int>::is_always_lock_free && std::atomic<bool>::is_always_lock_free);
 int signal_pipe[2] = {-1, -1};
 std::atomic<int> write_error{0};
 std::mutex print_mutex, tell_mutex;
@@ -103,7 +103,7 @@ void Console::Progress(std::string_view text) {
 }
 
 void Console::CatchSignals() {
-  catching = 1;
+  catching = true;
 }
 
 int Console::signal() const {
