@@ -77,21 +77,27 @@ auto UntilAnswered(const Config& config, Logger& logger, const std::function<boo
   }
 }
 
+/// `instead`: what to do where it is not.
+Status CheckEmpty(etcd::Client& client, const std::string& instead) {
+  const Status there = ReadEtcdAuthority(client, kEtcdMost).status();
+  if (there.code() == Code::kNotFound) return {};
+  return there.ok() ? Status(Code::kConflict, "this etcd holds a directory already: " + instead)
+                    : there;
+}
+
 /// A replica's view: where etcd does not answer, the one that is there.
 Result<std::unique_ptr<View>> OpenReplica(const Config& config, etcd::Client& client,
                                           Logger& logger, const std::function<bool()>& stopping) {
-  if (config.init)
+  if (config.init) {
+    DW_RETURN_IF_ERROR(CheckEmpty(client, "start without --init"));
     DW_RETURN_IF_ERROR(InitEtcdAuthority(client, {NewClusterId(config), 1, true}, kEtcdMost));
+  }
   if (config.raise_epoch) {
     DW_ASSIGN(const View::Authority raised, RaiseEtcdEpoch(client, kEtcdMost));
     logger.Info("raised the epoch", {{"epoch", std::to_string(raised.epoch)}});
   }
   if (!config.import_file.empty()) {
-    const auto there = ReadEtcdAuthority(client, kEtcdMost);
-    if (there.ok())
-      return Status(Code::kConflict,
-                    "this etcd holds a directory already: import into an empty one");
-    if (there.status().code() != Code::kNotFound) return there.status();
+    DW_RETURN_IF_ERROR(CheckEmpty(client, "import into an empty one"));
     DW_ASSIGN(const Made made,
               FillEtcdFromExport(config.import_file, client, config.data, config.epoch));
     LogMade("imported", config.import_file, made, logger);

@@ -133,15 +133,11 @@ Result<std::vector<Published::Change>> DrainVerb::TargetsOf(const pb::DrainReque
 
 void DrainVerb::Drain(const pb::DrainRequest& request, const Peer& peer, Done done) {
   if (!ground_->log.shared()) return Begin(request, peer, std::move(done));
-  // What was registered on another node before is to be seen here. Takes no space, as the drain.
-  Op barrier;
-  barrier.frees_space = true;
-  ground_->log.Propose(
-      std::move(barrier), std::min(peer.deadline, ground_->commit_deadline()),
-      [self = shared_from_this(), request, peer, done = std::move(done)](const Outcome& outcome) {
-        if (!outcome.status.ok()) return done(outcome.status);
-        self->Begin(request, peer, done);
-      });
+  ground_->CatchUp(peer.deadline, [self = shared_from_this(), request, peer,
+                                   done = std::move(done)](const Status& current) {
+    if (!current.ok()) return done(current);
+    self->Begin(request, peer, done);
+  });
 }
 
 void DrainVerb::Begin(const pb::DrainRequest& request, const Peer& peer, Done done) {

@@ -22,12 +22,12 @@ Status CheckId(const std::string& id) {
                               std::to_string(kIdBytes)};
 }
 
-Status UnknownSession(const std::string& id) {
+}  // namespace
+
+Status Tethers::UnknownSession(const std::string& id) {
   return {Code::kNotFound,
           "session " + Hex(id) + " is unknown: it never was, or ended more than 10 min ago"};
 }
-
-}  // namespace
 
 pb::ListSessionsResponse::Session Tethers::Show(const Session& session) const {
   pb::ListSessionsResponse::Session out;

@@ -65,16 +65,15 @@ void Tethers::TakeOver(const Line& line, const pb::TetherRequest::Hello& hello, 
     return end({Code::kUnavailable, "the session keeps changing: try again"});
   if (!*read && (attempt > 0 || !ground_->log.shared())) return EndUnknown(line, id);
   if (!*read)  // opened elsewhere a moment ago, perhaps
-    return ground_->log.ReadBarrier(ground_->commit_deadline(),
-                                    [self, line, hello](const Result<Revision>& current) {
-                                      if (current.ok()) return self->TakeOver(line, hello, 1);
-                                      After after;
-                                      {
-                                        std::lock_guard lock(self->mu_);
-                                        self->EndLine(line, current.status(), "", 0, after);
-                                      }
-                                      after.Run();
-                                    });
+    return ground_->CatchUp(ground_->commit_deadline(), [self, line, hello](const Status& current) {
+      if (current.ok()) return self->TakeOver(line, hello, 1);
+      After after;
+      {
+        std::lock_guard lock(self->mu_);
+        self->EndLine(line, current, "", 0, after);
+      }
+      after.Run();
+    });
   Session session = **read;
   const auto verdict = SessionTable::MayResume(session.record, Sha256(hello.secret()),
                                                line->peer.identity, hello.attach_number());
@@ -330,11 +329,14 @@ void Tethers::ChangeForeign(const std::string& id, std::function<Op(const Sessio
                             RevisionCall done, int attempt) {
   const auto read = ReadSession(id);
   if (!read.ok()) return done(read.status());
-  if (!*read)
-    return done(Status(Code::kNotFound, "session " + Hex(id) +
-                                            " is unknown: it never was, or "
-                                            "ended more than 10 min ago"));
   auto self = shared_from_this();
+  if (!*read && attempt == 0 && ground_->log.shared())
+    return ground_->CatchUp(ground_->commit_deadline(),
+                            [self, id, change, done](const Status& current) {
+                              if (!current.ok()) return done(current);
+                              self->ChangeForeign(id, change, done, 1);
+                            });
+  if (!*read) return done(UnknownSession(id));
   ground_->log.Propose(change(**read), ground_->commit_deadline(),
                        [self, id, change, done, attempt](const Outcome& outcome) {
                          if (outcome.status.ok()) return done(outcome.at);

@@ -121,6 +121,14 @@ void StaticRecords::DrainOn(const std::shared_ptr<Draining>& draining, BootTime 
 void StaticRecords::Propose(Planner planner, BootTime deadline, int attempt,
                             std::function<void(Result<Done>)> done) {
   auto plan = planner();
+  if (!plan.ok() && attempt == 0 && ground_->log.shared()) {
+    auto self = shared_from_this();
+    return ground_->CatchUp(deadline, [self, planner = std::move(planner), deadline,
+                                       done = std::move(done)](const Status& current) {
+      if (!current.ok()) return done(current);
+      self->Propose(planner, deadline, 1, done);
+    });
+  }
   if (plan.ok() && plan->already) return done(Done{*plan->already, plan->removed});
   auto held = plan.ok() ? ground_->HoldQuota(plan->principal, plan->more) : plan.status();
   if (!held.ok()) {

@@ -90,6 +90,14 @@ void Tethers::StartOp(const std::shared_ptr<SessionOp>& op) {
   if (!gone.ok()) return FinishOp(op, gone);
   auto plan = op->registrations.empty() ? PlanWithdraw(*ground_, actor, op->withdrawals, false)
                                         : PlanRegister(*ground_, actor, op->registrations);
+  if (!plan.ok() && op->attempts == 0 && ground_->log.shared()) {
+    ++op->attempts;
+    return ground_->CatchUp(ground_->commit_deadline(),
+                            [self = shared_from_this(), op](const Status& current) {
+                              if (!current.ok()) return self->FinishOp(op, current);
+                              self->StartOp(op);
+                            });
+  }
   if (!plan.ok()) return FinishOp(op, plan.status());
   if (plan->already) return FinishOp(op, *plan->already);
   if (Status full = Reserve(op, *plan); !full.ok()) return FinishOp(op, full);

@@ -138,6 +138,7 @@ class Tethers : public std::enable_shared_from_this<Tethers> {
   void AnswerDrains(const std::string& id, const Result<Revision>& result, After& after);
 
   // session_admin.cc
+  static Status UnknownSession(const std::string& id);
   pb::ListSessionsResponse::Session Show(const Session& session) const;  // with mu_ held
   Result<std::optional<pb::ListSessionsResponse::Session>> ShowAny(const std::string& id) const;
   Result<pb::ListSessionsResponse> ShowOne(const std::string& id) const;

@@ -2,6 +2,7 @@
 
 #include <absl/container/flat_hash_map.h>
 
+#include <atomic>
 #include <chrono>
 #include <cstdint>
 #include <functional>
@@ -96,8 +97,12 @@ class Log {
 
   virtual ~Log() = default;
   /// `run` follows the last `done` of a group, on the same thread: who gathered what they said
-  /// passes it on at once. Before the first Propose.
-  void SetAfterGroup(std::function<void()> run) { after_group_ = std::move(run); }
+  /// passes it on at once. Once, before the first Propose.
+  void SetAfterGroup(std::function<void()> run) {
+    after_group_ = std::move(run);
+    has_after_group_.store(true,
+                           std::memory_order_release);  // an engine's own ops have groups, too
+  }
   /// Group-committed, in the order proposed by one thread. Proposing the same op again is safe when
   /// its guards say so.
   virtual void Propose(Op op, BootTime deadline, Done done) = 0;
@@ -148,11 +153,12 @@ class Log {
  protected:
   /// An engine calls it after each `done`, or after the last of several that it runs in a row.
   void AfterGroup() const {
-    if (after_group_) after_group_();
+    if (has_after_group_.load(std::memory_order_acquire)) after_group_();
   }
 
  private:
   std::function<void()> after_group_;
+  std::atomic<bool> has_after_group_{false};
 };
 
 }  // namespace datawire::directory

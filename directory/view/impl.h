@@ -41,7 +41,8 @@ struct View::Impl {
   std::unique_ptr<rocksdb::DB> db;
   std::unique_ptr<RowCache> cache;
   std::unique_ptr<Recent> recent;
-  Listener listener;
+  std::mutex listener_mutex;
+  Listener listener;  // by listener_mutex
   std::function<void(std::string_view)> stop_point;
 
   std::atomic<uint64_t> generation{0};

@@ -73,6 +73,7 @@ void View::Publish(Revision at) {
   impl_->applied.store(impl_->state.at.number);
   impl_->generation.fetch_add(1);
   impl_->KeepHistoryBound(impl_->state.history_bytes);
+  const std::lock_guard lock(impl_->listener_mutex);
   if (!impl_->listener) return;
   for (auto& published : told) impl_->listener(std::move(published));
 }
@@ -190,6 +191,7 @@ const View::Authority& View::authority() const {
   return impl_->authority;
 }
 void View::SetListener(Listener listener) {
+  const std::lock_guard lock(impl_->listener_mutex);
   impl_->listener = std::move(listener);
 }
 void View::SetStopPoint(std::function<void(std::string_view)> stop) {

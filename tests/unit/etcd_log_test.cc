@@ -3,6 +3,7 @@
 #include <filesystem>
 
 #include "engine/etcd/etcd.h"
+#include "engine/etcd/transaction.h"
 #include "etcd_process.h"
 #include "failing_disc.h"
 #include "log_conformance.h"
@@ -131,7 +132,18 @@ class EtcdTest : public LogConformance<EtcdEngine> {
   }
 };
 
+TEST_F(EtcdTest, AJoinThatArrivesLateChangesNothing) {
+  ASSERT_TRUE(Do(PutOp("n/a", "1")).status.ok());
+  Raw(etcd::JoinRequest({"node", "run1"}));  // as the node has sent it, perhaps twice
+  ASSERT_TRUE(Do(PutOp("n/a", "2")).status.ok());
+  etcd::Client client({SharedEtcd().endpoint()});
+  etcd::api::RangeRequest slot;
+  slot.set_key(etcd::NodeKeys{"node", "run1"}.Slot());
+  EXPECT_EQ(client.Range(0, slot, 5s)->kvs(0).value(), "run1 2");
+}
+
 TEST_F(EtcdTest, WhatIsSentAgainBecauseNoAnswerCameIsDoneOnce) {
+  ASSERT_TRUE(Do(PutOp("n/first", "1")).status.ok()) << "it has joined";
   SharedEtcd().Freeze();
   Op op = PutOp("n/a", "once");
   op.guards = {{Guard::kAbsent, "n/a"}};
@@ -142,12 +154,14 @@ TEST_F(EtcdTest, WhatIsSentAgainBecauseNoAnswerCameIsDoneOnce) {
   SharedEtcd().Thaw();
   EXPECT_TRUE(Wait(std::move(first)).status.ok());
   EXPECT_EQ(Wait(std::move(second)).status.code(), Code::kConflict);
-  EXPECT_EQ(engine_.view().Get("n/a").value()->created,
-            engine_.view().Get("n/a").value()->modified);
+  const auto once = engine_.view().Get("n/a");
+  ASSERT_TRUE(once.ok() && *once);
+  EXPECT_EQ((*once)->created, (*once)->modified);
   EXPECT_EQ(ValueOf("n/b"), "none");
 }
 
 TEST_F(EtcdTest, AfterTheDeadlineItIsSaidThatTheOutcomeIsUnknownAndLaterOpsGoOn) {
+  ASSERT_TRUE(Do(PutOp("n/first", "1")).status.ok()) << "it has joined";
   SharedEtcd().Freeze();
   std::promise<Outcome> promise;
   engine_.log().Propose(PutOp("n/a", "perhaps"), BootClock::now() + 1s,
@@ -210,6 +224,13 @@ TEST_F(EtcdTest, AnotherRunOfTheNodeEndsThisOne) {
   EXPECT_TRUE(Eventually([&] { return engine_.ended().load(); }));
   EXPECT_EQ(Do(PutOp("n/a", "x")).status.code(), Code::kUnavailable);
   EXPECT_EQ(ValueOf("n/a"), "none");
+}
+
+TEST_F(EtcdTest, AnotherRunEndsOneThatHasNothingToWrite) {
+  ASSERT_TRUE(Do(PutOp("n/a", "x")).status.ok());
+  engine_.expect_end = Code::kFenced;
+  Raw(RawPut("datawire/n/node", "another run"));
+  EXPECT_TRUE(Eventually([&] { return engine_.ended().load(); }));
 }
 
 TEST_F(EtcdTest, ARecordThatWasChangedBehindItsBackIsFoundAndItBeginsAnew) {

@@ -1,5 +1,6 @@
 #include <gtest/gtest.h>
 
+#include "datawire/record/v1/record.pb.h"
 #include "engine/etcd/follower.h"
 #include "engine/etcd/members.h"
 #include "engine/etcd/transaction.h"
@@ -123,6 +124,19 @@ TEST(EtcdFollower, GivesWholeRevisionsInOrderEachOnce) {
             (Numbers{13}))
       << "what comes again is dropped";
   EXPECT_EQ(follower.next(), 14u);
+}
+
+TEST(EtcdFollower, AnAuthorityOfTheSameEpochIsNoNews) {
+  Follower follower(2, 10);
+  const auto authority = [](uint64_t epoch, int64_t at) {
+    record::v1::Authority value;
+    value.set_epoch(epoch);
+    auto out = Response({{"m/epoch", at}});
+    out.mutable_events(0)->mutable_kv()->set_value(value.SerializeAsString());
+    return out;
+  };
+  EXPECT_EQ(Revisions(follower.Take(authority(2, 11))), (Numbers{11}));
+  EXPECT_EQ(follower.Take(authority(3, 12)).status().code(), Code::kFenced);
 }
 
 TEST(EtcdFollower, WaitsForTheLastFragment) {

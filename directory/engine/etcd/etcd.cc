@@ -40,7 +40,7 @@ class Etcd final : public Log {
         feed_(client, apply_, view.Applied(), [this](Status status) { End(std::move(status)); }),
         prober_owned_(client, feed_, options_.importing ? nullptr : &view.authority(),
                       [this](Status status) { End(std::move(status)); }),
-        keeper_(client, writer_, view, keys_) {
+        keeper_(client, writer_, view, keys_, [this](Status status) { End(std::move(status)); }) {
     prober_owned_.Applied(view.Applied().number);
     prober_ = &prober_owned_;
     compare_.Start(writer_);

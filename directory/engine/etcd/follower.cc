@@ -2,10 +2,21 @@
 
 #include <utility>
 
+#include "datawire/record/v1/record.pb.h"
 #include "engine/etcd/transaction.h"
 #include "view/keys.h"
 
 namespace datawire::directory::etcd {
+
+namespace {
+
+// What an import writes at its end is no news to who imported.
+bool IsOfEpoch(const Record& authority, uint64_t epoch) {
+  record::v1::Authority value;
+  return value.ParseFromString(authority.value) && value.epoch() == epoch;
+}
+
+}  // namespace
 
 std::string EndOf(std::string prefix) {
   prefix.back() = static_cast<char>(prefix.back() + 1);
@@ -38,7 +49,7 @@ Result<std::vector<Followed>> Follower::Take(api::WatchResponse response) {
       next_ = at + 1;
     }
     Record record = FromKeyValue(event.kv());
-    if (record.key == keys::kAuthority)
+    if (record.key == keys::kAuthority && !IsOfEpoch(record, epoch_))
       return Status(Code::kFenced, "the epoch of the cluster was raised");
     if (!IsFollowed(record.key)) {
       out.back().slots.push_back(std::move(record));

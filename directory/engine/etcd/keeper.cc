@@ -152,8 +152,13 @@ Log::Freshness Prober::Fresh(BootTime now) const {
 
 // ---- Keeper
 
-Keeper::Keeper(Client& client, Writer& writer, View& view, NodeKeys keys)
-    : client_(client), writer_(writer), view_(view), keys_(std::move(keys)) {
+Keeper::Keeper(Client& client, Writer& writer, View& view, NodeKeys keys,
+               std::function<void(Status)> failed)
+    : client_(client),
+      writer_(writer),
+      view_(view),
+      keys_(std::move(keys)),
+      failed_(std::move(failed)) {
   thread_ = std::thread([this] { Run(); });
 }
 
@@ -179,7 +184,8 @@ void Keeper::Announce(std::string alive) {
 
 void Keeper::Run() {
   while (true) {
-    if (writer_.joined()) {
+    if (writer_.joined_at() != 0) {
+      LookForSuccessor();
       KeepLease();
       if (lease_ != 0) TakeRoles();
       const BootTime now = BootClock::now();
@@ -193,6 +199,13 @@ void Keeper::Run() {
   }
   // Others need not wait for its end. Best effort.
   if (lease_ != 0) static_cast<void>(client_.RevokeLease(writer_.member(), lease_, kCall));
+}
+
+// One that has nothing to write would not hear of it.
+void Keeper::LookForSuccessor() {
+  if (view_.Applied().number < writer_.joined_at()) return;
+  const auto run = view_.Get("n/" + keys_.node);
+  if (run.ok() && (!*run || (*run)->value != keys_.incarnation)) failed_(AnotherRun(keys_));
 }
 
 void Keeper::KeepLease() {

@@ -63,7 +63,9 @@ class Keeper {
   struct Figures {
     std::atomic<uint64_t> leases_lost{0}, compactions{0};
   };
-  Keeper(Client& client, Writer& writer, View& view, NodeKeys keys);
+  /// `failed`: another run of this node has taken over.
+  Keeper(Client& client, Writer& writer, View& view, NodeKeys keys,
+         std::function<void(Status)> failed);
   ~Keeper();
 
   /// What `alive/<node>` says; before that it is not there.
@@ -81,6 +83,7 @@ class Keeper {
     uint64_t applied;
   };
   void Run();
+  void LookForSuccessor();
   void KeepLease();
   Status PutUnderLease(const std::string& key, const std::string& value, uint64_t former);
   void TakeRoles();
@@ -91,6 +94,7 @@ class Keeper {
   Writer& writer_;
   View& view_;
   const NodeKeys keys_;
+  const std::function<void(Status)> failed_;
   Figures figures_;
   std::atomic<bool> lease_held_{false};
   // Its thread only.

@@ -88,6 +88,25 @@ api::RangeRequest PageRequest(const std::string& from, const std::string& to, ui
   return out;
 }
 
+// A comparison with the value of an absent key fails whatever it asks, so that this takes two.
+api::TxnRequest JoinRequest(const NodeKeys& keys) {
+  const auto join = [&keys](api::TxnRequest* out) {
+    AddPut(keys.Run(), keys.incarnation, out);
+    AddPut(keys.Slot(), keys.SlotValue(0), out);
+  };
+  api::TxnRequest out;
+  api::Compare* const absent = out.add_compare();
+  absent->set_target(api::Compare::VERSION);
+  absent->set_key(keys.Run());
+  absent->set_version(0);
+  join(&out);
+  api::TxnRequest* const former = out.add_failure()->mutable_request_txn();
+  AddValueCompare(keys.Run(), keys.incarnation, former);
+  former->mutable_compare(0)->set_result(api::Compare::NOT_EQUAL);
+  join(former);
+  return out;
+}
+
 Record FromKeyValue(const api::KeyValue& kv) {
   return {kv.key().substr(sizeof kPrefix - 1), kv.value(),
           static_cast<uint64_t>(kv.create_revision()), static_cast<uint64_t>(kv.mod_revision())};

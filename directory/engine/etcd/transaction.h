@@ -34,6 +34,9 @@ struct NodeKeys {
 /// Asks for the next records of [from, to) at a revision, 0: the present one.
 api::RangeRequest PageRequest(const std::string& from, const std::string& to, uint64_t at);
 
+/// Makes a run the node's, its slot at 0. Done once, also when it is sent again, or arrives late.
+api::TxnRequest JoinRequest(const NodeKeys& keys);
+
 /// Record of a key of ours.
 Record FromKeyValue(const api::KeyValue& kv);
 

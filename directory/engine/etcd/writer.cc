@@ -21,6 +21,12 @@ Client::Most Until(BootTime deadline) {
 
 }  // namespace
 
+Status AnotherRun(const NodeKeys& keys) {
+  return {Code::kFenced, "another run of node " + Shown(keys.node) +
+                             " has taken over, or its keys in etcd are gone: each node needs a "
+                             "--node-id of its own"};
+}
+
 Writer::Writer(Client& client, Apply& apply, NodeKeys keys, std::function<void(Status)> failed)
     : client_(client), apply_(apply), keys_(std::move(keys)), failed_(std::move(failed)) {
   thread_ = std::thread([this] { Run(); });
@@ -84,13 +90,7 @@ bool Writer::WaitForWork() {
 // A run makes itself known before it writes anything, and whatever a former one still has on its
 // way is refused from then on.
 void Writer::Join() {
-  api::TxnRequest request;
-  for (const auto& [key, value] :
-       {std::pair{keys_.Run(), keys_.incarnation}, std::pair{keys_.Slot(), keys_.SlotValue(0)}}) {
-    api::PutRequest* const put = request.add_success()->mutable_request_put();
-    put->set_key(key);
-    put->set_value(value);
-  }
+  const api::TxnRequest request = JoinRequest(keys_);
   while (true) {
     {
       const MutexLock lock(mutex_);
@@ -98,7 +98,7 @@ void Writer::Join() {
     }
     const auto response = client_.Txn(member_, request, kAttempt);
     if (response.ok()) {
-      joined_ = true;
+      joined_at_ = static_cast<uint64_t>(response->header().revision());
       return;
     }
     if (response.status().code() == Code::kCancelled) return;
@@ -125,7 +125,7 @@ bool Writer::Form(Transaction* transaction, std::deque<Answer>* taken) {
       Status status;
       if (now > front.deadline || now > stop_by_)
         status = {Code::kUnavailable, "not written: its deadline passed first"};
-      else if (over_ || !joined_)
+      else if (over_ || joined_at_ == 0)
         status = {Code::kUnavailable, "not written: this node is not part of the cluster"};
       else if (space_low_ && Admission::ChangesThatTake(front.op) > 0)
         status = Status(Code::kOverloaded, "etcd has no space").set_retry_after(1s);
@@ -214,9 +214,7 @@ void Writer::Settle(const Verdict& verdict, std::deque<Answer> taken, uint64_t n
       answer.outcome.status = {
           Code::kUnavailable, "not written: another run of node " + keys_.node + " has taken over"};
     Refuse(std::move(taken));
-    return failed_({Code::kFenced, "another run of node " + Shown(keys_.node) +
-                                       " has taken over, or its keys in etcd are gone: each node "
-                                       "needs a --node-id of its own"});
+    return failed_(AnotherRun(keys_));
   }
   if (!space_low_ || verdict.what == Verdict::kRepeated) slot_ = number;
   for (Answer& answer : taken) answer.outcome.at = at;

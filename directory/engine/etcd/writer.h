@@ -13,6 +13,9 @@
 
 namespace datawire::directory::etcd {
 
+/// kFenced: what a run of a node ends with when it is not the node's any more.
+Status AnotherRun(const NodeKeys& keys);
+
 /// Takes proposals in the order they come, forms transactions of them, one under way at a time, and
 /// sends each until it is known what became of it, to one member after another. One that is
 /// full is sent while the one before is still being applied; else that is waited for, and what
@@ -31,8 +34,8 @@ class Writer {
   bool Propose(Op op, BootTime deadline, Log::Done done);
   /// Where transactions go now.
   size_t member() const { return member_; }
-  /// This run is known to etcd.
-  bool joined() const { return joined_; }
+  /// The revision number from which on this run is the node's; 0: it is not known to etcd yet.
+  uint64_t joined_at() const { return joined_at_; }
   bool space_low() const { return space_low_; }
   const Figures& figures() const { return figures_; }
   /// Finishes what is queued within the deadline, refuses the rest. Idempotent.
@@ -61,7 +64,8 @@ class Writer {
   const std::function<void(Status)> failed_;
 
   std::atomic<size_t> member_{0};
-  std::atomic<bool> joined_{false}, space_low_{false};
+  std::atomic<uint64_t> joined_at_{0};
+  std::atomic<bool> space_low_{false};
   Figures figures_;
   // Its thread only.
   uint64_t slot_ = 0;    // what the slot holds, as far as is known
