@@ -153,7 +153,7 @@ Status Serve(Config& config, Signals& signals, Logger& logger) {
   options.quotas = config.quotas;
   options.audit_bytes = config.audit_bytes;
   options.audit_age = config.audit_age;
-  const std::unique_ptr<Nodes> nodes = MakeGrpcNodes();
+  const std::unique_ptr<Nodes> nodes = MakeGrpcNodes(config.tls);
   options.nodes = nodes.get();
   DW_ASSIGN(const std::unique_ptr<Directory> directory,
             Directory::Open(*view, *log, options, BootClock::now()));

@@ -10,18 +10,15 @@
 #include "datawire/limits.h"
 #include "datawire/mutex.h"
 #include "datawire/wire.h"
+#include "tls/credentials.h"
 
 namespace datawire::directory {
 namespace {
 
 constexpr size_t kChannels = 64;  // more addresses than that: nodes that come and go
 
-/// How nodes prove to each other who they are.
-std::shared_ptr<grpc::ChannelCredentials> NodeCredentials() {
-  return grpc::InsecureChannelCredentials();
-}
-
-std::shared_ptr<grpc::Channel> ConnectTo(const std::string& address) {
+std::shared_ptr<grpc::Channel> ConnectTo(
+    const std::string& address, const std::shared_ptr<grpc::ChannelCredentials>& credentials) {
   grpc::ChannelArguments args;
   args.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, 100);
   args.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, 500);
@@ -32,7 +29,7 @@ std::shared_ptr<grpc::Channel> ConnectTo(const std::string& address) {
   args.SetInt(GRPC_ARG_KEEPALIVE_TIME_MS, 10'000);
   args.SetInt(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, 5'000);
   args.SetMaxReceiveMessageSize(static_cast<int>(limits::kBulkBytes));
-  return grpc::CreateCustomChannel(address, NodeCredentials(), args);
+  return grpc::CreateCustomChannel(address, credentials, args);
 }
 
 Status FromGrpc(const grpc::Status& status, const std::string& address) {
@@ -49,6 +46,7 @@ Status FromGrpc(const grpc::Status& status, const std::string& address) {
 
 class GrpcNodes final : public Nodes {
  public:
+  explicit GrpcNodes(const TlsFiles& tls) : credentials_(tls::ChannelCredentials(tls)) {}
   ~GrpcNodes() override { Stop(); }
 
   void GetStatus(const std::string& address, BootTime deadline,
@@ -118,10 +116,11 @@ class GrpcNodes final : public Nodes {
   std::shared_ptr<grpc::Channel> ChannelTo(const std::string& address) DW_REQUIRES(mutex_) {
     if (channels_.size() > kChannels) channels_.clear();  // calls under way keep theirs
     auto& channel = channels_[address];
-    if (!channel) channel = ConnectTo(address);
+    if (!channel) channel = ConnectTo(address, credentials_);
     return channel;
   }
 
+  const std::shared_ptr<grpc::ChannelCredentials> credentials_;
   Mutex mutex_;
   Condition idle_;
   std::map<std::string, std::shared_ptr<grpc::Channel>> channels_ DW_GUARDED_BY(mutex_);
@@ -131,8 +130,8 @@ class GrpcNodes final : public Nodes {
 
 }  // namespace
 
-std::unique_ptr<Nodes> MakeGrpcNodes() {
-  return std::make_unique<GrpcNodes>();
+std::unique_ptr<Nodes> MakeGrpcNodes(const TlsFiles& tls) {
+  return std::make_unique<GrpcNodes>(tls);
 }
 
 }  // namespace datawire::directory

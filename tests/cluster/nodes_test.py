@@ -3,9 +3,10 @@
 import base64
 import os
 import re
+import shutil
 import urllib.request
 
-from harness import cases
+from harness import cases, certificates, programs
 from harness.api import Api, pb
 from harness.cluster import Cluster
 from harness.programs import Program, dw, dw_json, eventually
@@ -169,6 +170,46 @@ class Broken(cases.TestCase):
             finally:
                 member.start()
                 cluster.etcd.wait_healthy()
+
+
+class Certificates(cases.TestCase):
+    """Nodes with certificates ask each other with them."""
+
+    def setUp(self):
+        self.ca = certificates.Authority(programs.scratch("ca"))
+        self.next = certificates.Authority(programs.scratch("next-ca"), "next")
+        folder = programs.scratch("node-files")
+        self.files = certificates.Files(*(os.path.join(folder, "node." + kind) for kind in certificates.Files._fields))
+        self.renew(self.ca)
+
+    def renew(self, ca):
+        """What all nodes show and trust is of this CA."""
+        for source, target in zip(ca.issue("node"), self.files):
+            shutil.copy(source, target + ".new")
+            os.replace(target + ".new", target)
+        self.me = ca.issue("operator")
+
+    def dw(self, *args, directory):
+        return dw(*args, *certificates.flags(self.me), directory=directory)
+
+    def test_nodes_ask_each_other_with_certificates_and_take_renewed_ones_without_a_restart(self):
+        with Cluster(*certificates.flags(self.files), direct=True) as cluster:
+            one, two, _ = cluster.nodes
+            status = self.dw("status", "--cluster", directory=one)
+            self.assertEqual(status.code, 0, status.stdout + status.stderr)
+            with Api(one, self.me) as first, Api(two, self.me) as second:
+                first.register((AT, ONE))
+                eventually(lambda: self.dw("resolve", AT, directory=two).code == 0, 10)
+                self.assertEqual(self.dw("drain", AT, "--acknowledged", directory=one).code, 0)
+                self.assertEqual(self.dw("drain", AT, "--undo", directory=one).code, 0)
+                stream = second.subscribe(AT)  # reads and never acknowledges
+                stream.receive_until(lambda m: m.answers)
+                self.one_line(self.dw("drain", AT, "--acknowledged", "--timeout", "1s", directory=one), 6, "at node n2")
+                stream.close()
+            self.renew(self.next)
+            two.stop()  # the connection to it is made anew, and it trusts the next CA only
+            two.start_again()
+            eventually(lambda: self.dw("status", "--cluster", directory=one).code == 0, 30, "nodes ask with renewed certificates")
 
 
 if __name__ == "__main__":
