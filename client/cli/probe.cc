@@ -22,7 +22,8 @@ namespace datawire::cli {
 
 /// One probe: what its thread and ours share. It has no end of its own; it is cancelled.
 struct Prober::Job {
-  Job(CheckSpec with, EndpointUrl at) : spec(std::move(with)), url(std::move(at)) {}
+  Job(CheckSpec with, EndpointUrl at, std::shared_ptr<amqp::Tls> files)
+      : spec(std::move(with)), url(std::move(at)), tls(std::move(files)) {}
   ~Job() { ::close(wake); }
 
   /// Waits for `events` of `fd`, or for Wake with fd -1; false: cancelled.
@@ -41,6 +42,7 @@ struct Prober::Job {
 
   const CheckSpec spec;
   const EndpointUrl url;
+  const std::shared_ptr<amqp::Tls> tls;
   const int wake = ::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
   std::mutex mutex;
   std::condition_variable over;
@@ -153,6 +155,7 @@ std::string OverAmqp(const std::shared_ptr<Job>& job) {
   const auto heard = std::make_shared<Heard>(job);
   amqp::ConnectionOptions options;
   options.virtual_host = job->url.host();
+  if (job->url.secure()) options.tls = job->tls;
   const auto connection =
       amqp::Connection::Open(io, HostPort{job->url.host(), job->url.port()}, std::move(options),
                              heard, [heard](const Status& status) { heard->OnClosed(status); });
@@ -189,7 +192,7 @@ bool Prober::Start() {
     std::lock_guard lock(job_->mutex);
     if (!job_->ended) return false;
   }
-  job_ = std::make_shared<Job>(spec_, url_);
+  job_ = std::make_shared<Job>(spec_, url_, tls_);
   // Not joined: nobody can end the lookup of a name.
   std::thread([job = job_] { Run(job); }).detach();
   return true;

@@ -7,12 +7,18 @@
 #include "check.h"
 #include "datawire/endpoint_url.h"
 
+namespace datawire::amqp {
+class Tls;
+}
+
 namespace datawire::cli {
 
 /// Probes an endpoint on a thread of its own, one probe at a time. Thread-compatible.
 class Prober {
  public:
-  Prober(CheckSpec spec, EndpointUrl url) : spec_(std::move(spec)), url_(std::move(url)) {}
+  /// `tls`: what an amqps endpoint is probed with as AMQP.
+  Prober(CheckSpec spec, EndpointUrl url, std::shared_ptr<amqp::Tls> tls)
+      : spec_(std::move(spec)), url_(std::move(url)), tls_(std::move(tls)) {}
   /// Ends the probe under way; one that looks up a name is left behind.
   ~Prober();
   Prober(const Prober&) = delete;
@@ -30,14 +36,18 @@ class Prober {
  private:
   const CheckSpec spec_;
   const EndpointUrl url_;
+  const std::shared_ptr<amqp::Tls> tls_;
   std::shared_ptr<Job> job_;
 };
 
 /// Whether an endpoint is healthy, as `--check` asks. Thread-compatible.
 class HealthCheck {
  public:
-  HealthCheck(CheckSpec spec, const CheckPolicy& policy, const EndpointUrl& url, uint64_t seed)
-      : timeout_(policy.timeout), core_(policy, seed), prober_(std::move(spec), url) {}
+  HealthCheck(CheckSpec spec, const CheckPolicy& policy, const EndpointUrl& url,
+              std::shared_ptr<amqp::Tls> tls, uint64_t seed)
+      : timeout_(policy.timeout),
+        core_(policy, seed),
+        prober_(std::move(spec), url, std::move(tls)) {}
 
   /// Starts and judges probes; does not wait.
   bool Up(BootTime now);

@@ -4,6 +4,7 @@
 #include <random>
 #include <thread>
 
+#include "amqp/tls.h"
 #include "child.h"
 #include "datawire/clock.h"
 #include "datawire/wire.h"
@@ -71,10 +72,11 @@ struct Acknowledgement {
 // A session that holds one registration, as long as its port and its program want it.
 class Holding {
  public:
-  Holding(Session& session, const RegistrationSpec& spec)
+  Holding(Session& session, const RegistrationSpec& spec, std::shared_ptr<amqp::Tls> tls)
       : arguments_(session.arguments), console_(session.console), spec_(spec) {
     if (arguments_.check)
-      check_.emplace(*arguments_.check, arguments_.check_policy, spec.url, std::random_device()());
+      check_.emplace(*arguments_.check, arguments_.check_policy, spec.url, std::move(tls),
+                     std::random_device()());
   }
 
   Result<int> Run(const std::vector<std::string>& servers, const TlsFiles& tls) {
@@ -162,10 +164,11 @@ class Holding {
 };
 
 Result<int> Hold(Session& session, const RegistrationSpec& spec) {
+  DW_ASSIGN(std::shared_ptr<amqp::Tls> tls, amqp::Tls::Open(session.tls));
   // Fails at once, or after --wait, when no directory is there; later ones are waited for.
   DW_RETURN_IF_ERROR(session.api.GetStatus().status());
   session.console.CatchSignals();
-  return Holding(session, spec).Run(session.servers, session.tls);
+  return Holding(session, spec, std::move(tls)).Run(session.servers, session.tls);
 }
 
 }  // namespace
@@ -184,9 +187,10 @@ Result<int> Register(Session& session) {
                               .labels = arguments.labels};
   pb::RegisterRequest request = StaticRequest(spec);
   DW_RETURN_IF_ERROR(Canonicalize(request.mutable_registrations(0)->mutable_endpoint()));
-  if (arguments.check && arguments.check->kind == CheckSpec::Kind::kAmqp && spec.url.secure())
-    return Status(Code::kInvalid, "--check amqp does not speak TLS yet, which " + spec.url.text() +
-                                      " needs; use tcp or http=[:PORT]PATH");
+  if (arguments.check && arguments.check->kind == CheckSpec::Kind::kAmqp && spec.url.secure() &&
+      !session.tls.any())
+    return Status(Code::kInvalid, "--check amqp of " + spec.url.text() +
+                                      " speaks TLS: it wants --tls-cert, --tls-key and --tls-ca");
   if (!arguments.is_static) return Hold(session, spec);
   DW_ASSIGN(const auto response, session.api.Register(request));
   session.console.Print(

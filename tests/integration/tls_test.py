@@ -93,6 +93,13 @@ class Server(WithAuthority):
             plain.settimeout(20)
             self.assertEqual(plain.recv(1), b"")
 
+    def test_who_connects_and_says_nothing_keeps_nobody_out(self):
+        host, port = self.directory.address.split(":")
+        with contextlib.ExitStack() as silent:
+            for _ in range(64):
+                silent.enter_context(socket.create_connection((host, int(port)), 10))
+            self.assertEqual(self.status(self.alice).source.node_id, "n1")
+
     def test_no_or_two_identities_are_refused_by_every_verb_and_the_message_says_so(self):
         nobody = self.ca.issue("nobody", uris=[])
         two = self.ca.issue("two", uris=["spiffe://test/a", "spiffe://test/b"])
@@ -278,6 +285,16 @@ class Links(WithAuthority):
             self.assertEqual(self.dw("send", "//demo/inbox", "one", "two", "--wait", "10s").code, 0)
             self.assertEqual(receive.wait(), 0)
             self.assertEqual(receive.output(), "one\ntwo\n")
+
+    def test_register_check_amqp_probes_amqps_with_the_certificates(self):
+        def register(files):
+            url = self.upper(files, "//demo/probed")
+            return Program("dw", "register", "//demo/checked", url, "--check", "amqp", "--directory", self.directory.address,
+                           *certificates.flags(self.alice))
+        with register(self.ca.issue("probed")) as held:
+            held.wait_for_line("^registered ", 30)
+        with register(self.ca.issue("elsewhere", hosts=["DNS:elsewhere.example"])) as held:
+            held.wait_for_line("does not pass.*registered once it answers", 30, "stderr")
 
     def test_what_is_wrong_with_a_link_is_said_in_one_line(self):
         url = self.upper(self.ca.issue("upper"))
