@@ -93,13 +93,6 @@ class Server(WithAuthority):
             plain.settimeout(20)
             self.assertEqual(plain.recv(1), b"")
 
-    def test_who_connects_and_says_nothing_keeps_nobody_out(self):
-        host, port = self.directory.address.split(":")
-        with contextlib.ExitStack() as silent:
-            for _ in range(64):
-                silent.enter_context(socket.create_connection((host, int(port)), 10))
-            self.assertEqual(self.status(self.alice).source.node_id, "n1")
-
     def test_no_or_two_identities_are_refused_by_every_verb_and_the_message_says_so(self):
         nobody = self.ca.issue("nobody", uris=[])
         two = self.ca.issue("two", uris=["spiffe://test/a", "spiffe://test/b"])
