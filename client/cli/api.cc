@@ -208,6 +208,12 @@ Result<pb::MembersResponse> Api::Members() {
   });
 }
 
+Result<pb::CompareResponse> Api::Compare() {
+  return impl_->Invoke<pb::CompareResponse>([&](auto&, auto& admin, auto* context, auto* out) {
+    return admin.Compare(context, pb::CompareRequest(), out);
+  });
+}
+
 Result<pb::ListSessionsResponse> Api::ListSessions(const pb::ListSessionsRequest& request) {
   return impl_->Invoke<pb::ListSessionsResponse>([&](auto&, auto& admin, auto* context, auto* out) {
     return admin.ListSessions(context, request, out);

@@ -42,6 +42,7 @@ class Api {
   Result<pb::ExplainResponse> Explain(const pb::ExplainRequest& request);
   Result<pb::StatusResponse> GetStatus();
   Result<pb::MembersResponse> Members();
+  Result<pb::CompareResponse> Compare();
   Result<pb::ListSessionsResponse> ListSessions(const pb::ListSessionsRequest& request);
   Result<pb::EndSessionResponse> EndSession(const pb::EndSessionRequest& request);
   Result<pb::ReleaseBrakeResponse> ReleaseBrake();

@@ -66,6 +66,8 @@ constexpr VerbText kTexts[] = {
     {"history", "ADDRESS", "What happened to an address lately: when, why, by whom",
      "dw history //demo/upper", 1, 1},
     {"status", "", "The directory's state", "dw status -o json", 0, 0},
+    {"cluster", "compare", "Whether all nodes hold the same, at one revision; exit 4 if not",
+     "dw cluster compare", 1, 1},
     {"export", "", "Static registrations and policies at one revision, as lines of JSON",
      "dw export", 0, 0},
     {"import", "FILE", "Registers what an export holds; cut off, it goes on with --merge",
@@ -474,6 +476,7 @@ CommandShape ShapeOfDw() {
                    {}};
     if (verb.name == "completion") verb.choices.assign(std::begin(kShells), std::end(kShells));
     if (verb.name == "snapshot") verb.choices = {"save", "verify"};
+    if (verb.name == "cluster") verb.choices = {"compare"};
     if (verb.name == "bench") verb.choices = {"fill"};
     if (verb.name == "audit") verb.choices = {"tail", "verify"};
     verb.takes_file = verb.name == "import";

@@ -1,10 +1,11 @@
+#include <algorithm>
 #include <nlohmann/json.hpp>
 
 #include "datawire/wire.h"
 #include "render.h"
 #include "verbs.h"
 
-// dw status --cluster: every node and who keeps their log.
+// dw status --cluster: every node and who keeps their log. dw cluster compare: what they hold.
 
 namespace datawire::cli {
 namespace {
@@ -169,7 +170,50 @@ std::string TextOf(const pb::MembersResponse& response, Format format) {
   return response.etcd().empty() ? text : text + "\n" + MembersText(response, wide);
 }
 
+std::string TextOf(const pb::CompareResponse& response, bool equal, Format format) {
+  std::string text;
+  if (IsJson(format)) {
+    Json replicas = Json::object(), missing = Json::array();
+    for (const auto& replica : response.replicas()) replicas[replica.node()] = replica.hash();
+    for (const std::string& node : response.missing()) missing.push_back(node);
+    const Json value{{"revision", ToJson(FromWire(response.revision()))},
+                     {"equal", equal},
+                     {"replicas", std::move(replicas)},
+                     {"missing", std::move(missing)}};
+    return format == Format::kJson ? Pretty(value) : Line(value) + "\n";
+  }
+  if (format == Format::kName || format == Format::kShort) {
+    for (const auto& replica : response.replicas())
+      text += Printable(replica.node()) +
+              (format == Format::kShort ? " " + Printable(replica.hash()) : "") + "\n";
+    return text;
+  }
+  Table table({"NODE", "REVISION", "HASH"});
+  const std::string at = FromWire(response.revision()).ToString();
+  for (const auto& replica : response.replicas())
+    table.Add({Printable(replica.node()), at, Printable(replica.hash())});
+  for (const std::string& node : response.missing()) table.Add({Printable(node), at, "-"});
+  return table.Text();
+}
+
 }  // namespace
+
+Result<int> Cluster(Session& session) {
+  DW_ASSIGN(const auto response, session.api.Compare());
+  const auto& replicas = response.replicas();
+  const bool same = std::all_of(replicas.begin(), replicas.end(), [&](const auto& replica) {
+    return replica.hash() == replicas[0].hash();
+  });
+  const bool equal = same && response.missing().empty();
+  session.console.Print(TextOf(response, equal, session.arguments.format));
+  if (equal) return 0;
+  std::string missing;
+  for (const std::string& node : response.missing())
+    missing += (missing.empty() ? "" : ", ") + Printable(node);
+  session.console.Tell(same ? "not compared in time: " + missing
+                            : "replicas differ; who is wrong finds it out and begins anew");
+  return MappingOf(Code::kUnavailable).exit_code;
+}
 
 Result<int> ShowCluster(Session& session) {
   DW_ASSIGN(const auto response, session.api.Members());

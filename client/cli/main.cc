@@ -22,6 +22,7 @@ constexpr Verb kVerbs[] = {
     {"withdraw", Withdraw},
     {"explain", Explain},
     {"status", ShowStatus},
+    {"cluster", Cluster},
     {"policy", SetOrShowPolicy},
     {"history", History},
     {"drain", Drain},

@@ -31,6 +31,8 @@ Result<int> Explain(Session& session);
 Result<int> ShowStatus(Session& session);
 /// Of all nodes. Exit code 4 unless all are well.
 Result<int> ShowCluster(Session& session);
+/// Of all replicas. Exit code 4 unless all are equal.
+Result<int> Cluster(Session& session);
 Result<int> ShowCompletion(Session& session);
 Result<int> Export(Session& session);
 Result<int> Import(Session& session);

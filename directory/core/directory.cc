@@ -111,6 +111,9 @@ class Core final : public Directory {
                     std::function<void(Result<pb::AcknowledgedResponse>)> done) override {
     drain_->Acknowledged(request, std::move(done));
   }
+  void Compare(const Peer& peer, std::function<void(Result<pb::CompareResponse>)> done) override {
+    CompareReplicas(*ground_, peer, std::move(done));
+  }
   Result<pb::ListSessionsResponse> ListSessions(const pb::ListSessionsRequest& request) override {
     return tethers_->ListSessions(request);
   }

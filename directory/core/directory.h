@@ -105,6 +105,8 @@ class Directory {
   virtual Result<pb::MembersResponse> Members() = 0;
   virtual void Acknowledged(const pb::AcknowledgedRequest& request,
                             std::function<void(Result<pb::AcknowledgedResponse>)> done) = 0;
+  /// Of all live nodes. `done` may run inside the call.
+  virtual void Compare(const Peer& peer, std::function<void(Result<pb::CompareResponse>)> done) = 0;
   virtual Result<pb::ListSessionsResponse> ListSessions(const pb::ListSessionsRequest& request) = 0;
   virtual void EndSession(const pb::EndSessionRequest& request, const Peer& peer,
                           std::function<void(Result<pb::EndSessionResponse>)> done) = 0;

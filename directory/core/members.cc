@@ -13,6 +13,8 @@ using namespace std::chrono_literals;
 constexpr auto kMost = 1s;
 constexpr auto kLate = 500ms;  // for what a deadline of kMost ends
 
+constexpr auto kCompareMost = 1min, kCompareEarly = 500ms;
+
 /// What comes in from several sides. Thread-safe.
 struct Answers {
   std::mutex mutex;
@@ -113,6 +115,25 @@ Result<pb::MembersResponse> AskMembers(const Ground& ground, const pb::StatusRes
     for (const KnownNode& node : nodes)
       if (node.alive) answers->by_id.emplace(node.id, Status(Code::kTimeout, "it does not answer"));
   return ComposeMembers(nodes, answers->by_id, log, ground.source);
+}
+
+void CompareReplicas(Ground& ground, const Peer& peer,
+                     std::function<void(Result<pb::CompareResponse>)> done) {
+  const BootTime until = std::min(peer.deadline, BootClock::now() + kCompareMost) - kCompareEarly;
+  ground.log.Compare(until, [source = ground.source,
+                             done = std::move(done)](const Result<Log::Comparison>& found) {
+    if (!found.ok()) return done(found.status());
+    pb::CompareResponse out;
+    ToWire(found->at, out.mutable_revision());
+    for (const auto& [node, hash] : found->hashes) {
+      auto* const replica = out.add_replicas();
+      replica->set_node(node);
+      replica->set_hash(hash);
+    }
+    out.mutable_missing()->Assign(found->missing.begin(), found->missing.end());
+    *out.mutable_source() = source;
+    done(std::move(out));
+  });
 }
 
 }  // namespace datawire::directory

@@ -18,4 +18,8 @@ pb::MembersResponse ComposeMembers(const std::vector<KnownNode>& nodes,
 /// status of this node.
 Result<pb::MembersResponse> AskMembers(const Ground& ground, const pb::StatusResponse& own);
 
+/// All live replicas at one revision; answered before the peer's deadline, after 1 min at most.
+void CompareReplicas(Ground& ground, const Peer& peer,
+                     std::function<void(Result<pb::CompareResponse>)> done);
+
 }  // namespace datawire::directory

@@ -36,13 +36,14 @@ enum class Verb {
   kAuditTail,
   kAuditVerify,
   kMembers,
-  kAcknowledged
+  kAcknowledged,
+  kCompare
 };
-inline constexpr std::array<std::string_view, 22> kVerbNames = {
-    "resolve",     "subscribe",     "tether",  "register",    "withdraw",   "list",
-    "watch",       "explain",       "status",  "set_policy",  "get_policy", "list_sessions",
-    "end_session", "release_brake", "drain",   "history",     "export",     "snapshot",
-    "audit_tail",  "audit_verify",  "members", "acknowledged"};
+inline constexpr std::array<std::string_view, 23> kVerbNames = {
+    "resolve",     "subscribe",     "tether",  "register",     "withdraw",   "list",
+    "watch",       "explain",       "status",  "set_policy",   "get_policy", "list_sessions",
+    "end_session", "release_brake", "drain",   "history",      "export",     "snapshot",
+    "audit_tail",  "audit_verify",  "members", "acknowledged", "compare"};
 
 /// Finished calls and streams by verb and code. Thread-safe.
 class CallCounts {

@@ -227,8 +227,8 @@ template <typename Base>
 using RawAudit =
     pb::Admin::WithRawCallbackMethod_AuditTail<pb::Admin::WithRawCallbackMethod_AuditVerify<Base>>;
 template <typename Base>
-using RawNodes = pb::Admin::WithRawCallbackMethod_Status<
-    pb::Admin::WithRawCallbackMethod_Members<pb::Admin::WithRawCallbackMethod_Acknowledged<Base>>>;
+using RawNodes = pb::Admin::WithRawCallbackMethod_Status<pb::Admin::WithRawCallbackMethod_Members<
+    pb::Admin::WithRawCallbackMethod_Acknowledged<pb::Admin::WithRawCallbackMethod_Compare<Base>>>>;
 
 class AdminService final : public RawNodes<RawSessions<RawBackup<RawAudit<pb::Admin::Service>>>> {
  public:
@@ -260,6 +260,15 @@ class AdminService final : public RawNodes<RawSessions<RawBackup<RawAudit<pb::Ad
         shared_, Verb::kAcknowledged, context, request, response,
         [this](const pb::AcknowledgedRequest& parsed, auto done) {
           shared_.directory.Acknowledged(parsed, std::move(done));
+        });
+  }
+
+  grpc::ServerUnaryReactor* Compare(CallbackServerContext* context, const ByteBuffer* request,
+                                    ByteBuffer* response) override {
+    return Unary<pb::CompareResponse, pb::CompareRequest>(
+        shared_, Verb::kCompare, context, request, response,
+        [this, context](const pb::CompareRequest&, auto done) {
+          shared_.directory.Compare(PeerOf(*context), std::move(done));
         });
   }
 

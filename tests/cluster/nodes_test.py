@@ -9,7 +9,7 @@ import urllib.request
 from harness import cases, certificates, programs
 from harness.api import Api, pb
 from harness.cluster import Cluster
-from harness.programs import Program, dw, dw_json, eventually
+from harness.programs import Directory, Program, dw, dw_json, eventually
 
 AT, ONE = "//demo/a", "amqp://127.0.0.1:5001"
 
@@ -76,6 +76,23 @@ class Nodes(cases.TestCase):
             eventually(lambda: dw("resolve", AT, directory=three).code == 3, 5)
             for start in range(0, len(pairs), 50):
                 api.withdraw(*pairs[start:start + 50])
+
+    def test_P16_replicas_are_compared_and_who_does_not_say_is_named(self):
+        one, _, three = self.cluster.nodes
+        with Api(one) as api:
+            api.register((AT, ONE))
+            compared = dw_json("cluster", "compare", directory=one)
+            self.assertTrue(compared["equal"])
+            self.assertEqual(list(compared["replicas"]), ["n1", "n2", "n3"])
+            self.assertEqual(len(set(compared["replicas"].values())), 1)
+            api.withdraw((AT, ONE))
+            after = dw_json("cluster", "compare", directory=one)
+            self.assertNotEqual(after["replicas"]["n1"], compared["replicas"]["n1"])
+            three.freeze()
+            self.one_line(dw("cluster", "compare", "--timeout", "2s", directory=one), 4, "not compared in time: n3")
+            three.thaw()
+        with Directory() as alone:
+            self.one_line(dw("cluster", "compare", directory=alone), 1, "nothing to compare with")
 
     def test_sessions_are_shown_with_their_node_and_nothing_is_made_up(self):
         one, two, _ = self.cluster.nodes

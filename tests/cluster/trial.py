@@ -121,6 +121,9 @@ class Trial:
             test.assertEqual(load - set(acknowledged.present), set(), f"{node.label}: more than was acknowledged")
         test.assertEqual(held[0], held[1], "two nodes, two answers")
         test.assertEqual(held[0], held[2], "two nodes, two answers")
+        with Api(self.nodes[0]) as api:
+            compared = api.compare()
+        test.assertEqual((len(compared.replicas), len({replica.hash for replica in compared.replicas})), (3, 1), compared)
         for watcher in self.watchers:
             eventually(lambda watcher=watcher: watcher.at >= last, 60, f"a watcher reaches {last}")
             self.check_watcher(watcher)

@@ -165,6 +165,9 @@ class Api:
     def status(self):
         return self._call("Admin/Status", pb.StatusRequest(), pb.StatusResponse)
 
+    def compare(self, timeout=20.0):
+        return self._call("Admin/Compare", pb.CompareRequest(), pb.CompareResponse, timeout)
+
     def drain(self, timeout=10.0, **fields):
         return self._call("Directory/Drain", pb.DrainRequest(**fields), pb.DrainResponse, timeout)
 
