@@ -121,7 +121,10 @@ Result<Answer> FromWire(const pb::Answer& in) {
     return Corrupt(std::to_string(row.endpoints_size()) + " endpoints, at most " +
                    std::to_string(limits::kAnswerEndpoints));
   constexpr auto kDay = std::chrono::hours(24);
-  if (out.ttl > kDay || out.age > 365 * kDay) return Corrupt("absurd TTL or age");
+  // Compared as they came: the greatest numbers would be negative durations, ages from the future.
+  if (in.ttl_ms() > static_cast<uint64_t>(std::chrono::milliseconds(kDay).count()) ||
+      in.age_ms() > static_cast<uint64_t>(std::chrono::milliseconds(365 * kDay).count()))
+    return Corrupt("absurd TTL or age");
   bool up = false;
   out.endpoints.reserve(row.endpoints_size());
   for (const pb::Endpoint& e : row.endpoints()) {

@@ -13,8 +13,6 @@ namespace {
 using std::chrono::milliseconds;
 using std::chrono::nanoseconds;
 
-constexpr size_t kNegativePercent = 10;  // PROMISES rule 6
-
 double Uniform(Random& random, double from, double to) {
   return std::uniform_real_distribution<double>(from, to)(random);
 }
@@ -87,6 +85,12 @@ bool Cache::EntryEqual::operator()(const EntryPtr& entry, const Key& key) const 
 
 size_t HashOf(std::string_view address) {
   return absl::HashOf(absl::string_view(address.data(), address.size()));
+}
+
+std::string_view EntryStateName(EntryState state) {
+  constexpr std::string_view kNames[] = {"ABSENT", "LOADING", "FRESH", "FRESH+REFRESHING",
+                                         "STALE",  "NEG",     "ERR"};
+  return kNames[static_cast<size_t>(state)];
 }
 
 Cache::Cache(const ResolverPolicy& policy, size_t most_entries, size_t most_bytes)
@@ -172,7 +176,8 @@ Found Cache::NotFresh(Entry& e, const Revision& min, BootTime now) {
     return {.kind = now < e.retry_at ? Found::Kind::kFail : Found::Kind::kWait};
   if (min > Effective(e)) return {.kind = Found::Kind::kWait};
   if (min > e.answer->revision) e.shown_until = BootTime::min();
-  const bool refresh = link_ != LinkState::kDown && (!e.asked_at || now >= *e.asked_at + kRecheck);
+  const bool refresh =
+      link_ != LinkState::kDown && (!e.asked_at || now >= *e.asked_at + policy_.recheck);
   if (refresh) e.asked_at = now;
   if (link_ != LinkState::kDown && now < *e.asked_at + policy_.stale_answer_after)
     return {.kind = Found::Kind::kStale,
@@ -303,9 +308,10 @@ Cache::Stored Cache::Store(Answer answer, size_t hash, const Origin& origin, Boo
   bytes_ += e->bytes;
   e->revision = answer.revision;
   e->known_at = known_at;
-  e->ttl = Times(ttl, Uniform(random, 0.90, 1.00));
+  e->ttl = Times(ttl, Uniform(random, 1 - policy_.ttl_spread, 1));
   e->answer = std::make_shared<const Answer>(std::move(answer));
-  e->prefetch_at = negative ? BootTime::max() : now + Times(e->ttl, Uniform(random, 0.80, 0.90));
+  const double late = Uniform(random, policy_.prefetch_from, policy_.prefetch_to);
+  e->prefetch_at = negative ? BootTime::max() : now + Times(e->ttl, late);
   Received(*e, known_at, now);
   e->direct = true;
   if (origin.on_stream) Attach(*e);
@@ -344,7 +350,8 @@ void Cache::Fail(std::string_view address, size_t hash, BootTime now,
   const uint32_t doublings = std::min<uint32_t>(e->failures++, 16);
   const nanoseconds memo = std::min<nanoseconds>(policy_.failure_memo_most,
                                                  policy_.failure_memo_least * (1 << doublings));
-  e->retry_at = now + Times(memo, Uniform(random, 0.80, 1.20));
+  e->retry_at = now + Times(memo, Uniform(random, 1 - policy_.failure_memo_spread,
+                                          1 + policy_.failure_memo_spread));
   if (retry_after)
     e->retry_at = std::max(e->retry_at, now + std::min(*retry_after, policy_.failure_memo_most));
 }
@@ -399,6 +406,18 @@ void Cache::ForEach(const std::function<void(const std::string&)>& visit) const 
   for (const EntryPtr& entry : map_) visit(entry->address.text());
 }
 
+void Cache::ForEach(BootTime now, const std::function<void(const View&)>& visit) const {
+  for (const EntryPtr& e : map_) {
+    const auto age = e->answer ? std::max(now - KnownAt(*e), nanoseconds(0)) : nanoseconds(0);
+    visit({.address = e->address,
+           .state = StateOf(e->text, e->hash, now),
+           .answer = e->answer.get(),
+           .revision = e->answer ? Effective(*e) : Revision{},
+           .age = std::chrono::duration_cast<milliseconds>(age),
+           .subscribed = e->attached && link_ == LinkState::kLive});
+  }
+}
+
 Cache::List& Cache::HomeOf(const Entry& e) {
   if (e.holds > 0) return held_;
   return e.negative() ? negative_ : positive_;
@@ -442,8 +461,9 @@ bool Cache::Evict(List& list) {
 }
 
 void Cache::Trim() {
-  const size_t negatives = std::max<size_t>(1, most_entries_ * kNegativePercent / 100);
-  while (negative_.entries > negatives || negative_.bytes > most_bytes_ * kNegativePercent / 100)
+  const size_t negatives = std::max<size_t>(1, most_entries_ * policy_.negative_percent / 100);
+  while (negative_.entries > negatives ||
+         negative_.bytes > most_bytes_ * policy_.negative_percent / 100)
     if (!Evict(negative_)) break;
   while (map_.size() > most_entries_ || bytes_ > most_bytes_) {
     const bool full = negative_.entries > 0 && negative_.entries >= negatives;

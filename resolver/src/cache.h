@@ -26,6 +26,7 @@ enum class EntryState { kAbsent, kLoading, kFresh, kRefreshing, kStale, kNegativ
 enum class LinkState { kConnecting, kDown, kLive };
 
 size_t HashOf(std::string_view address);
+std::string_view EntryStateName(EntryState state);  ///< as in PROMISES: `FRESH`, `NEG`, ...
 
 /// What a look-up says. Value.
 struct Found {
@@ -106,6 +107,16 @@ class Cache {
   /// Notes that `stream` is asked for it; true: it was before, and keeps it up to date or owes it.
   bool Added(std::string_view address, size_t hash, uint64_t stream);
   void ForEach(const std::function<void(const std::string& address)>& visit) const;
+  /// Each entry in words, for WriteState; a null answer is not known.
+  struct View {
+    const Address& address;
+    EntryState state;
+    const Answer* answer;
+    Revision revision;
+    std::chrono::milliseconds age;
+    bool subscribed;
+  };
+  void ForEach(BootTime now, const std::function<void(const View&)>& visit) const;
   /// Addresses dropped since the last call.
   std::vector<std::string> TakeEvicted() { return std::exchange(evicted_, {}); }
 
@@ -171,7 +182,5 @@ class Cache {
 /// An answer shows an age that is at most so much too low (its `stale` is exact): a hit needs no
 /// copy of the answer only because time went on.
 inline constexpr std::chrono::milliseconds kAgeShown{500};
-/// After a refresh that brought nothing, stale answers come at once for so long (Unbound).
-inline constexpr std::chrono::seconds kRecheck{5};
 
 }  // namespace datawire::resolver

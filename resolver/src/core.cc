@@ -1,6 +1,7 @@
 #include "core.h"
 
 #include <algorithm>
+#include <sstream>
 #include <utility>
 
 #include "datawire/limits.h"
@@ -13,6 +14,20 @@ using std::chrono::milliseconds;
 // A few hundred entries a shard at least: bounds are divided among the shards.
 size_t ShardCount(size_t entries) {
   return entries >= 16 * 256 ? 16 : 1;
+}
+
+std::string_view Bool(bool value) {
+  return value ? "true" : "false";
+}
+
+// A JSON string; what a server said may hold anything.
+std::string Quoted(std::string_view text) {
+  std::string out = "\"";
+  for (const char c : text) {
+    if (c == '"' || c == '\\') out += '\\';
+    out += static_cast<unsigned char>(c) < 0x20 || static_cast<unsigned char>(c) > 0x7e ? '?' : c;
+  }
+  return out + '"';
 }
 
 }  // namespace
@@ -43,12 +58,14 @@ Inbox::Content Inbox::Take(BootTime until) {
 }
 
 Core::Core(std::vector<std::string> servers, const ResolverPolicy& policy, uint64_t seed,
-           TlsFiles tls)
+           TlsFiles tls, std::function<void(const ResolverEvent&)> observer)
     : policy_(policy),
       tls_(std::move(tls)),
+      observer_(std::move(observer)),
       shard_count_(ShardCount(policy.cache_entries)),
       random_(seed),
-      failover_(std::move(servers), policy, seed) {
+      failover_(std::move(servers), policy, seed),
+      budget_(policy) {
   for (size_t i = 0; i < shard_count_; i++)
     shards_[i].cache =
         std::make_unique<Cache>(policy, std::max<size_t>(1, policy.cache_entries / shard_count_),
@@ -155,7 +172,11 @@ void Core::Resolve(const Address& address, const ResolveOptions& options, Resolv
 AnswerPtr Core::Decide(Shard& shard, Found& found, const Address& address, size_t hash,
                        const ResolveOptions& options, BootTime now, bool sync, Inbox::Content& post,
                        WaiterPtr& waiter) {
-  if (found.ask) post.asks.push_back(address.text());
+  if (found.ask) {
+    post.asks.push_back(address.text());
+    post.callers++;
+    shard.counted.prefetches += found.kind == Found::Kind::kAnswer && !found.stale;
+  }
   if (found.kind == Found::Kind::kAnswer) {
     shard.counted.hits++;
     shard.counted.stale_served += found.stale;
@@ -206,6 +227,7 @@ void Core::StartFlight(Flight& flight, const Address& address, size_t hash, Boot
   flight.keeper = std::make_shared<Waiter>(address, hash, now + policy_.deadline);
   post.timers.push_back(flight.keeper);
   post.asks.push_back(address.text());
+  post.callers++;
 }
 
 void Core::PostSome(Inbox::Content&& post) {
@@ -218,6 +240,7 @@ void Core::PostSome(Inbox::Content&& post) {
     append(c.timers, post.timers);
     append(c.polls, post.polls);
     append(c.greetings, post.greetings);
+    c.callers += post.callers;
     c.nudge = c.nudge || post.nudge;
   });
 }
@@ -363,6 +386,7 @@ ResolverStats Core::Stats() {
     sum.unavailable += one.unavailable;
     sum.pushes += one.pushes;
     sum.refused += one.refused;
+    sum.prefetches += one.prefetches;
     sum.entries += shards_[i].cache->entries();
     sum.bytes += shards_[i].cache->bytes();
     for (const StripedMutex::Stripe& stripe : shards_[i].mutex.stripes()) {
@@ -371,6 +395,42 @@ ResolverStats Core::Stats() {
     }
   }
   return sum;
+}
+
+void Core::WriteState(std::ostream& out) {
+  const ResolverStats stats = Stats();
+  const Status error = LastError();
+  out << "{\"servers\": [";
+  for (const std::string& server : servers())
+    out << (&server == &servers().front() ? "" : ", ") << Quoted(server);
+  out << "], \"server\": " << Quoted(stats.server) << ", \"live\": " << Bool(stats.live)
+      << ", \"entries\": " << stats.entries << ", \"bytes\": " << stats.bytes
+      << ", \"hits\": " << stats.hits << ", \"misses\": " << stats.misses
+      << ", \"stale_served\": " << stats.stale_served << ", \"attempts\": " << stats.attempts
+      << ", \"last_error\": " << Quoted(error.ok() ? "" : error.ToString()) << "}\n";
+  for (size_t i = 0; i < shard_count_; i++) {
+    std::ostringstream lines;  // what `out` is may block
+    {
+      std::lock_guard lock(shards_[i].mutex);
+      shards_[i].cache->ForEach(BootClock::now(), [&](const Cache::View& entry) {
+        lines << "{\"address\": " << Quoted(entry.address.text()) << ", \"state\": \""
+              << EntryStateName(entry.state) << '"';
+        if (entry.answer != nullptr) {
+          lines << ", \"status\": \"" << AnswerStatusName(entry.answer->status)
+                << "\", \"revision\": {\"epoch\": " << entry.revision.epoch
+                << ", \"number\": " << entry.revision.number
+                << "}, \"age_ms\": " << entry.age.count()
+                << ", \"subscribed\": " << Bool(entry.subscribed) << ", \"endpoints\": [";
+          for (const Endpoint& endpoint : entry.answer->endpoints)
+            lines << (&endpoint == &entry.answer->endpoints.front() ? "" : ", ")
+                  << Quoted(endpoint.url.text());
+          lines << ']';
+        }
+        lines << "}\n";
+      });
+    }
+    out << lines.str();
+  }
 }
 
 }  // namespace datawire::resolver

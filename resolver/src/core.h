@@ -12,6 +12,7 @@
 
 #include "cache.h"
 #include "failover.h"
+#include "retry_budget.h"
 #include "striped_mutex.h"
 #include "transport.h"
 
@@ -84,6 +85,7 @@ class Inbox : public TransportSink {
     std::vector<WaiterPtr> timers;
     std::vector<WaiterPtr> polls;  ///< whose min_revision the stream may not bring
     std::vector<std::shared_ptr<Listener>> greetings;
+    size_t callers = 0;  ///< callers that need the directory, for the retry budget
     bool nudge = false, stop = false;
     bool empty() const {
       return streams.empty() && calls.empty() && asks.empty() && timers.empty() && polls.empty() &&
@@ -107,7 +109,7 @@ class Inbox : public TransportSink {
 class Core : public std::enable_shared_from_this<Core> {
  public:
   Core(std::vector<std::string> servers, const ResolverPolicy& policy, uint64_t seed,
-       TlsFiles tls = {});
+       TlsFiles tls = {}, std::function<void(const ResolverEvent&)> observer = {});
   void Start();
   void Stop();
   /// The worker without a thread, for simulated time: whoever calls is the worker. Step after
@@ -122,6 +124,7 @@ class Core : public std::enable_shared_from_this<Core> {
   std::shared_ptr<Listener> Listen(const Address& address, Resolver::Callback changed);
   void Unlisten(const std::shared_ptr<Listener>& listener);
   ResolverStats Stats();
+  void WriteState(std::ostream& out);
   Status LastError();
   const std::vector<std::string>& servers() const { return failover_.servers(); }
 
@@ -131,8 +134,9 @@ class Core : public std::enable_shared_from_this<Core> {
     Address address;
     size_t hash;
     uint32_t attempts = 0;
-    BootTime next_at{};
-    uint64_t call = 0;  // 0: none under way
+    BootTime next_at{};     ///< max: all attempts were made
+    BootTime not_before{};  ///< what servers of this round asked for
+    uint64_t call = 0;      // 0: none under way
   };
   struct Later {
     bool operator()(const WaiterPtr& a, const WaiterPtr& b) const { return a->until > b->until; }
@@ -177,7 +181,9 @@ class Core : public std::enable_shared_from_this<Core> {
   void SetLink(LinkState link);
   void Tick(BootTime now);
   void TickPolls(BootTime now);
-  void StartPoll(const Address& address, size_t hash);
+  void StartPoll(const Address& address, size_t hash, bool new_call);
+  void Count(uint64_t ResolverStats::*counter);
+  void Observe(ResolverEvent::Kind kind, const std::string& server, const Status& status);
   void Flush();
   void AddTimer(WaiterPtr waiter);
   void CloseAll();
@@ -187,6 +193,7 @@ class Core : public std::enable_shared_from_this<Core> {
 
   const ResolverPolicy policy_;
   const TlsFiles tls_;
+  const std::function<void(const ResolverEvent&)> observer_;
   const size_t shard_count_;
   std::array<Shard, 16> shards_;
   const std::shared_ptr<Inbox> inbox_ = std::make_shared<Inbox>();
@@ -202,10 +209,12 @@ class Core : public std::enable_shared_from_this<Core> {
   // The worker's own.
   Random random_;
   Failover failover_;
+  RetryBudget budget_;
+  BootTime budget_at_{};  // no stream is opened before
   std::unique_ptr<Transport> transport_;
   uint64_t stream_ = 0, numbers_ = 0;  // 0: no stream
   std::string server_, last_server_, cluster_;
-  bool live_ = false, writing_ = false;
+  bool live_ = false, writing_ = false, streams_begun_ = false;
   BootTime opened_at_{}, check_at_{}, last_heard_{};
   LinkState link_ = LinkState::kConnecting;
   std::deque<std::string> urgent_, dirty_;  // to add or drop; dirty_ after a reconnect

@@ -40,6 +40,7 @@ class CachingResolver : public Resolver {
                                                   core_->Listen(address, std::move(changed)));
   }
   ResolverStats Stats() const override { return core_->Stats(); }
+  void WriteState(std::ostream& out) const override { core_->WriteState(out); }
   Status LastError() const override { return core_->LastError(); }
   std::vector<std::string> Servers() const override { return core_->servers(); }
 
@@ -63,6 +64,23 @@ Status Check(const ResolverPolicy& p) {
   DW_RETURN_IF_ERROR(positive("reconnect_least", p.reconnect_least));
   DW_RETURN_IF_ERROR(positive("reconnect_most", p.reconnect_most));
   DW_RETURN_IF_ERROR(positive("stream_silence", p.stream_silence));
+  DW_RETURN_IF_ERROR(positive("recheck", p.recheck));
+  DW_RETURN_IF_ERROR(positive("retry_least", p.retry_least));
+  DW_RETURN_IF_ERROR(positive("retry_most", p.retry_most));
+  const auto within = [](std::string_view name, double value, double least, double most) {
+    if (value >= least && value <= most) return Status::Ok();
+    return Status(Code::kInvalid, "resolver policy: " + std::string(name) + " is " +
+                                      std::to_string(value) + ", from " + std::to_string(least) +
+                                      " to " + std::to_string(most));
+  };
+  DW_RETURN_IF_ERROR(within("ttl_spread", p.ttl_spread, 0, 0.9));
+  DW_RETURN_IF_ERROR(within("prefetch_from", p.prefetch_from, 0, p.prefetch_to));
+  DW_RETURN_IF_ERROR(within("prefetch_to", p.prefetch_to, 0, 1));
+  DW_RETURN_IF_ERROR(within("failure_memo_spread", p.failure_memo_spread, 0, 0.9));
+  DW_RETURN_IF_ERROR(within("attempts", p.attempts, 1, 100));
+  DW_RETURN_IF_ERROR(within("retry_percent", p.retry_percent, 0, 100));
+  DW_RETURN_IF_ERROR(within("retry_per_second", p.retry_per_second, 0.1, 1000));
+  DW_RETURN_IF_ERROR(within("negative_percent", p.negative_percent, 0, 100));
   if (p.max_stale.count() < 0 || p.max_stale > std::chrono::hours(72))  // RFC 8767: at most 3 days
     return {Code::kInvalid, "resolver policy: max_stale is " + std::to_string(p.max_stale.count()) +
                                 " ms, from 0 to 72 h"};
@@ -75,14 +93,34 @@ Status Check(const ResolverPolicy& p) {
 
 }  // namespace
 
+ResolverPolicy ResolverPolicy::Local() {
+  ResolverPolicy policy;
+  policy.connect_timeout = std::chrono::milliseconds(200);
+  policy.stale_answer_after = std::chrono::milliseconds(20);
+  policy.reconnect_least = std::chrono::milliseconds(50);
+  policy.reconnect_most = std::chrono::seconds(5);
+  return policy;
+}
+
+ResolverPolicy ResolverPolicy::Wan() {
+  ResolverPolicy policy;
+  policy.connect_timeout = std::chrono::seconds(3);  // three SYNs
+  policy.deadline = std::chrono::seconds(5);
+  policy.stale_answer_after = std::chrono::milliseconds(400);
+  policy.reconnect_least = std::chrono::milliseconds(500);
+  policy.reconnect_most = std::chrono::seconds(60);
+  policy.stream_silence = std::chrono::seconds(20);
+  return policy;
+}
+
 Result<std::unique_ptr<Resolver>> Resolver::Open(ResolverOptions options) {
   DW_ASSIGN(std::vector<std::string> servers, FindDirectoryServers(options.directory));
   DW_ASSIGN(TlsFiles tls, FindTlsFiles(options.tls));
   DW_RETURN_IF_ERROR(Check(options.policy));
   std::random_device device;
   const uint64_t seed = (uint64_t{device()} << 32) | device();
-  return std::unique_ptr<Resolver>(new CachingResolver(
-      std::make_shared<Core>(std::move(servers), options.policy, seed, std::move(tls))));
+  return std::unique_ptr<Resolver>(new CachingResolver(std::make_shared<Core>(
+      std::move(servers), options.policy, seed, std::move(tls), std::move(options.observer))));
 }
 
 }  // namespace datawire

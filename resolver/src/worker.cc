@@ -17,6 +17,10 @@ constexpr size_t kHeldBytes = 40;  // of an entry in a request, apart from its a
 // A server that has taken the connection may be busy with others: so much longer than to connect.
 constexpr int kFirstMarkTimes = 3;
 
+nanoseconds Times(nanoseconds time, double factor) {
+  return nanoseconds(static_cast<int64_t>(static_cast<double>(time.count()) * factor));
+}
+
 milliseconds Millis(nanoseconds time) {
   return std::chrono::ceil<milliseconds>(time);
 }
@@ -40,7 +44,8 @@ void Core::Round(Inbox::Content content) {
   for (CallEvent& event : content.calls) OnCallEvent(event);
   if (live_) std::move(content.asks.begin(), content.asks.end(), std::back_inserter(urgent_));
   for (WaiterPtr& waiter : content.timers) AddTimer(std::move(waiter));
-  for (const WaiterPtr& waiter : content.polls) StartPoll(waiter->address, waiter->hash);
+  budget_.Called(content.callers);
+  for (const WaiterPtr& waiter : content.polls) StartPoll(waiter->address, waiter->hash, true);
   if (content.nudge && stream_ == 0) failover_.Nudge(BootClock::now());
   Flush();
   for (const auto& listener : content.greetings) Greet(listener);
@@ -61,7 +66,7 @@ void Core::FinishStepped() {
 
 BootTime Core::NextWake(BootTime now) const {
   BootTime wake = now + std::chrono::seconds(1);
-  if (stream_ == 0) wake = std::min(wake, failover_.next_at());
+  if (stream_ == 0) wake = std::min(wake, std::max(failover_.next_at(), budget_at_));
   if (stream_ != 0 && !live_) wake = std::min(wake, check_at_);
   if (live_) wake = std::min(wake, last_heard_ + policy_.stream_silence);
   if (!timers_.empty()) wake = std::min(wake, timers_.front()->until);
@@ -104,7 +109,13 @@ void Core::Tick(BootTime now) {
     Lost({Code::kUnavailable,
           server_ + ": silent for " + std::to_string(Millis(now - last_heard_).count()) + " ms"},
          now);
-  if (stream_ == 0 && now >= failover_.next_at()) {
+  if (stream_ == 0 && now >= std::max(failover_.next_at(), budget_at_)) {
+    if (streams_begun_ && !budget_.Take(now)) {
+      budget_at_ = budget_.next_at();
+      return TickPolls(now);
+    }
+    Count(&ResolverStats::attempts);
+    if (std::exchange(streams_begun_, true)) Count(&ResolverStats::retries);
     stream_ = ++numbers_;
     server_ = failover_.server();
     opened_at_ = now;
@@ -156,9 +167,24 @@ void Core::Lost(Status why, BootTime now) {
     streams_.streams_lost += live_;
     streams_.live = false;
     streams_.server.clear();
-    last_error_ = std::move(why);
+    last_error_ = why;
   }
   live_ = false;
+  const auto kind = why.code() == Code::kConflict  ? ResolverEvent::Kind::kForeign
+                    : why.code() == Code::kCorrupt ? ResolverEvent::Kind::kCorrupt
+                                                   : ResolverEvent::Kind::kLost;
+  Observe(kind, server_, why);
+}
+
+void Core::Count(uint64_t ResolverStats::*counter) {
+  std::lock_guard lock(status_mutex_);
+  streams_.*counter += 1;
+}
+
+void Core::Observe(ResolverEvent::Kind kind, const std::string& server, const Status& status) {
+  if (kind == ResolverEvent::Kind::kForeign) Count(&ResolverStats::foreign);
+  if (kind == ResolverEvent::Kind::kCorrupt) Count(&ResolverStats::corrupt);
+  if (observer_) observer_({.kind = kind, .server = server, .status = status});
 }
 
 bool Core::AdoptCluster(const std::string& cluster) {
@@ -202,6 +228,7 @@ bool Core::OnFirst(const pb::SubscribeResponse& response, BootTime now) {
     streams_.live = true;
     last_error_ = Status::Ok();
   }
+  Observe(ResolverEvent::Kind::kConnected, server_, Status::Ok());
   for (size_t i = 0; i < shard_count_; i++) {
     std::lock_guard lock(shards_[i].mutex);
     for (const auto& [text, flight] : shards_[i].flights) urgent_.push_back(text);
@@ -229,10 +256,9 @@ void Core::OnAnswer(const pb::Answer& in, std::string_view cluster, bool on_stre
                     Finished& finished) {
   auto answer = FromWire(in);
   if (!answer.ok()) {
-    std::lock_guard lock(status_mutex_);
-    streams_.refused++;
-    last_error_ = answer.status();
-    return;
+    Count(&ResolverStats::refused);
+    SetError(answer.status());
+    return Observe(ResolverEvent::Kind::kCorrupt, server_, answer.status());
   }
   if (answer->status == AnswerStatus::kUnavailable) {
     Status why = FromWire(in.refusal());
@@ -265,7 +291,7 @@ void Core::OnAnswer(const pb::Answer& in, std::string_view cluster, bool on_stre
       urgent_.push_back(address.text());
   }
   if (changed) Tell(address.text(), hash, changed);
-  if (behind) StartPoll(address, hash);
+  if (behind) StartPoll(address, hash, false);
 }
 
 void Core::OnConfirmed(const pb::SubscribeResponse& response, BootTime now, Finished& finished) {
@@ -289,6 +315,7 @@ void Core::OnRefused(const pb::RefusedAddress& refused, BootTime now, Finished& 
   {
     std::lock_guard lock(shard.mutex);
     shard.cache->Fail(refused.address(), hash, now, why.retry_after(), random_);
+    if (!shard.cache->HeldOf(refused.address(), hash)) shard.counted.refused++;
     const auto at = shard.flights.find(refused.address());
     if (at != shard.flights.end() && !shard.cache->Peek(refused.address(), hash, now)) {
       tell = true;
@@ -366,8 +393,13 @@ void Core::Flush() {
   transport_->Write(request);
 }
 
-void Core::StartPoll(const Address& address, size_t hash) {
-  polls_.try_emplace(address.text(), Poll{.address = address, .hash = hash});
+void Core::StartPoll(const Address& address, size_t hash, bool new_call) {
+  const auto [at, made] =
+      polls_.try_emplace(address.text(), Poll{.address = address, .hash = hash});
+  if (!made && new_call && at->second.next_at == BootTime::max()) {
+    at->second.attempts = 0;
+    at->second.next_at = BootTime{};
+  }
 }
 
 void Core::TickPolls(BootTime now) {
@@ -392,6 +424,12 @@ void Core::TickPolls(BootTime now) {
     }
     ++at;
     if (poll.call != 0 || now < poll.next_at) continue;
+    if (poll.attempts > 0 && !budget_.Take(now)) {
+      poll.next_at = budget_.next_at();
+      continue;
+    }
+    Count(&ResolverStats::attempts);
+    if (poll.attempts > 0) Count(&ResolverStats::retries);
     pb::ResolveRequest request;
     request.add_addresses(poll.address.text());
     ToWire(min, request.mutable_min_revision());
@@ -416,9 +454,11 @@ void Core::OnCallEvent(CallEvent& event) {
   const std::string& cluster = event.response.source().cluster_id();
   if (!event.status.ok())
     SetError(event.status);
-  else if (!AdoptCluster(cluster))
-    SetError({Code::kConflict, "a server answers for cluster " + Shown(cluster)});
-  else
+  else if (!AdoptCluster(cluster)) {
+    const Status why(Code::kConflict, "a server answers for cluster " + Shown(cluster));
+    SetError(why);
+    Observe(ResolverEvent::Kind::kForeign, "", why);
+  } else
     for (const pb::Answer& answer : event.response.answers())
       OnAnswer(answer, cluster, false, now, finished);
   Poll& poll = at->second;
@@ -426,9 +466,16 @@ void Core::OnCallEvent(CallEvent& event) {
   poll.attempts++;
   const size_t servers = failover_.servers().size();
   poll.next_at = now;
-  if (poll.attempts % servers == 0) {  // all were asked: 50 ms x 2^n, full jitter
-    const int64_t most = int64_t{50'000'000} << std::min<size_t>(poll.attempts / servers - 1, 7);
-    poll.next_at += nanoseconds(std::uniform_int_distribution<int64_t>(most / 10, most)(random_));
+  if (const auto asked = event.status.retry_after())
+    poll.not_before = std::max(poll.not_before, now + std::min(*asked, policy_.retry_most));
+  if (poll.attempts >= policy_.attempts) {
+    poll.next_at = BootTime::max();           // the stream may still bring it
+  } else if (poll.attempts % servers == 0) {  // all were asked
+    const nanoseconds most = std::min<nanoseconds>(
+        policy_.retry_most,
+        policy_.retry_least * (int64_t{1} << std::min<size_t>(poll.attempts / servers - 1, 16)));
+    poll.next_at += Times(most, std::uniform_real_distribution<double>(0.1, 1)(random_));
+    poll.next_at = std::max(poll.next_at, std::exchange(poll.not_before, {}));
   }
   Run(finished);
 }

@@ -174,6 +174,7 @@ pb::Answer FakeDirectory::Make(const std::string& address) {
   answer.set_address(address);
   ToWire(Revision{1, revision_}, answer.mutable_revision());
   answer.set_ttl_ms(30'000);
+  answer.set_age_ms(age_ms);
   auto* row = answer.mutable_row();
   const auto at = rows_.find(address);
   if (at == rows_.end()) {

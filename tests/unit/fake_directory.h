@@ -32,6 +32,7 @@ class FakeDirectory {
   bool speaks = true;   ///< false: takes streams and says nothing at all
   bool answers = true;  ///< false: marks only
   bool confirms = true;
+  uint64_t age_ms = 0;     ///< of its answers
   Code unary = Code::kOk;  ///< what unary calls are refused with
   Status streams;          ///< what streams are refused with
 

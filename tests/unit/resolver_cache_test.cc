@@ -311,7 +311,7 @@ TEST_F(ResolverCache, StaleWaits100MillisecondsOnceThenAnswersAtOnce) {
   const Found third = Find("//d/a");
   EXPECT_EQ(third.kind, Kind::kAnswer);
   EXPECT_TRUE(third.answer->stale);
-  Pass(kRecheck);
+  Pass(policy.recheck);
   EXPECT_TRUE(Find("//d/a").ask);
 }
 

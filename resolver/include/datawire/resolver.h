@@ -3,6 +3,7 @@
 #include <chrono>
 #include <cstdint>
 #include <functional>
+#include <iosfwd>
 #include <memory>
 #include <string>
 #include <vector>
@@ -14,20 +15,68 @@
 
 namespace datawire {
 
-/// Cache and retry rules; every number and its source: PROMISES "Resolver: entry states and rules",
-/// resolver/README.md. Value.
+/// Cache and retry rules, every number of PROMISES "Resolver: entry states and rules" that is not a
+/// promise itself (an answer is called stale when over 5 s old, whatever is set here). The defaults
+/// are Lan(). Value; Resolver::Open refuses what is out of range.
 struct ResolverPolicy {
+  /// Positive and negative answers live so long once no stream keeps them up to date, times
+  /// U(1 - ttl_spread, 1), so that what came together does not end together. RFC 8767 (30 s is its
+  /// least useful TTL); the negative one is short for start-order races: RFC 2308's are far too
+  /// long.
   std::chrono::milliseconds positive_ttl = limits::kPositiveTtl;
   std::chrono::milliseconds negative_ttl = limits::kNegativeTtl;
-  std::chrono::milliseconds failure_memo_least{1000}, failure_memo_most{30000};  // RFC 9520
-  std::chrono::milliseconds stale_answer_after{100};                             // RFC 8767
-  std::chrono::milliseconds max_stale = std::chrono::hours(24);                  // RFC 8767
+  double ttl_spread = 0.10;
+  /// Used so late in its TTL, an answer is asked for once more: at U(from, to) of it. Unbound.
+  double prefetch_from = 0.80, prefetch_to = 0.90;
+  /// An address that could not be learnt fails at once for so long: doubling, +-spread. RFC 9520.
+  std::chrono::milliseconds failure_memo_least{1000}, failure_memo_most{30000};
+  double failure_memo_spread = 0.20;
+  /// A stale answer is given after so long a wait for a newer one. RFC 8767's client timer is 1.8
+  /// s; 100 ms is what a caller does not notice.
+  std::chrono::milliseconds stale_answer_after{100};
+  /// Answers older than this are dropped; 0 to 72 h. RFC 8767 (1 to 3 days).
+  std::chrono::milliseconds max_stale = std::chrono::hours(24);
+  /// After a refresh that brought nothing, stale answers come at once for so long. Unbound.
+  std::chrono::milliseconds recheck{5000};
+  /// Of a call that sets none; a call asks at most `attempts` times. Google SRE, gRPC A6.
   std::chrono::milliseconds deadline = limits::kResolveDeadline;
+  uint32_t attempts = 3;
+  /// After each round of the servers a call waits U(0.1, 1) x least x 2^n. Google SRE, gRPC A6.
+  std::chrono::milliseconds retry_least{50}, retry_most{10000};
+  /// P26: all attempts beyond the first of a call, and all streams after the first, are at most so
+  /// many percent of the calls, and so many a second besides. Google SRE (10 %), gRPC A6.
+  double retry_percent = 10, retry_per_second = 3;
+  /// RFC 8305 would race sooner; a server that takes the connection has three times as long to
+  /// speak.
   std::chrono::milliseconds connect_timeout{1000};
+  /// Full jitter between rounds of servers, doubling. gRPC A6's shape.
   std::chrono::milliseconds reconnect_least{250}, reconnect_most{30000};
+  /// A stream without data or mark (one a second) for so long is dead.
   std::chrono::milliseconds stream_silence = limits::kStreamSilence;
+  /// Bounds of the cache, and the share that negative answers may take.
   size_t cache_entries = limits::kCacheEntries;
   size_t cache_bytes = limits::kCacheBytes;
+  uint32_t negative_percent = 10;
+
+  /// The directory is on this machine: what does not answer soon is not there.
+  static ResolverPolicy Local();
+  /// The defaults.
+  static ResolverPolicy Lan() { return {}; }
+  /// The directory is far: round trips of up to 300 ms, lossy.
+  static ResolverPolicy Wan();
+};
+
+/// What happened between the resolver and the directory. Value.
+struct ResolverEvent {
+  enum class Kind {
+    kConnected,  ///< a server keeps what is held up to date from now on
+    kLost,       ///< the stream, or the attempt to open one, ended: `status` says why
+    kForeign,    ///< a server is of another cluster: what is held stays, all else is UNAVAILABLE
+    kCorrupt,    ///< a server said what cannot be: discarded
+  };
+  Kind kind = Kind::kLost;
+  std::string server;
+  Status status;
 };
 
 struct ResolverOptions {
@@ -36,6 +85,8 @@ struct ResolverOptions {
   std::vector<std::string> directory;
   TlsFiles tls;  ///< none: found as `directory` is, then plaintext
   ResolverPolicy policy;
+  /// Told from the resolver's own thread, never under a lock; must not block.
+  std::function<void(const ResolverEvent&)> observer;
 };
 
 struct ResolveOptions {
@@ -45,7 +96,12 @@ struct ResolveOptions {
 
 struct ResolverStats {
   uint64_t hits = 0, misses = 0, coalesced = 0, stale_served = 0, negatives = 0, unavailable = 0;
-  uint64_t pushes = 0, refused = 0, streams_opened = 0, streams_lost = 0, failovers = 0;
+  /// Refused: what servers sent and was discarded, for being older, unasked, foreign or malformed;
+  /// `foreign` and `corrupt` are the latter two.
+  uint64_t pushes = 0, refused = 0, foreign = 0, corrupt = 0;
+  /// Streams and calls that were begun, and of these the ones that are retries (P26).
+  uint64_t attempts = 0, retries = 0, prefetches = 0;
+  uint64_t streams_opened = 0, streams_lost = 0, failovers = 0;
   uint64_t entries = 0, bytes = 0;
   std::string server;  ///< the one its stream is on; empty: none now
   bool live = false;   ///< data or a mark within 10 s
@@ -80,6 +136,9 @@ class Resolver {
   virtual std::unique_ptr<Subscription> Subscribe(const Address& address, Callback changed) = 0;
 
   virtual ResolverStats Stats() const = 0;
+  /// The state as JSON lines for a person to read: one of the whole, then one an entry, in no
+  /// order. Callers of a sixteenth of the entries at a time wait for it.
+  virtual void WriteState(std::ostream&) const {}
   /// Why the last attempt to learn from the directory failed; OK after a success.
   virtual Status LastError() const = 0;
   /// The servers in use, `host:port`.
