@@ -12,6 +12,7 @@
 
 #include "cache.h"
 #include "failover.h"
+#include "snapshot.h"
 #include "striped_mutex.h"
 #include "transport.h"
 
@@ -123,6 +124,12 @@ class Core : public std::enable_shared_from_this<Core> {
   void Unlisten(const std::shared_ptr<Listener>& listener);
   ResolverStats Stats();
   Status LastError();
+  /// Before Start: fills the cache from a snapshot that was saved `since` ago; how many it took.
+  size_t Restore(SnapshotContent content, std::chrono::nanoseconds since, BootTime now);
+  /// What is worth a snapshot; no entries: nothing is.
+  SnapshotContent Export(const Moment& present);
+  /// Grows with each answer that replaces another.
+  uint64_t changes() const { return changes_.load(std::memory_order_relaxed); }
   const std::vector<std::string>& servers() const { return failover_.servers(); }
 
  private:
@@ -192,6 +199,7 @@ class Core : public std::enable_shared_from_this<Core> {
   const std::shared_ptr<Inbox> inbox_ = std::make_shared<Inbox>();
   std::atomic<size_t> waiting_{0};
   std::atomic<bool> link_live_{false};
+  std::atomic<uint64_t> changes_{0};
   std::thread worker_;
   std::atomic<std::thread::id> worker_id_{};
 

@@ -252,6 +252,7 @@ void Core::OnAnswer(const pb::Answer& in, std::string_view cluster, bool on_stre
     shard.counted.pushes += taken && on_stream;
     shard.counted.refused += !taken;
     if (stored == Cache::Stored::kUnknown) return;
+    if (stored == Cache::Stored::kReplaced) changes_.fetch_add(1, std::memory_order_relaxed);
     Settle(shard, address.text(), hash, now, finished);
     if (stored == Cache::Stored::kReplaced && shard.listeners.contains(address.text()))
       changed = shard.cache->Ready(address.text(), hash, {}, now);

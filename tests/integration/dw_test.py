@@ -16,7 +16,7 @@ from harness.api import Api, pb, WithDirectory
 from harness.programs import Directory, Program, dw, dw_json, eventually
 
 VERBS = ("resolve", "list", "tree", "watch", "register", "withdraw", "send", "receive", "request", "explain", "status",
-         "policy", "session", "drain", "history", "export", "import", "snapshot", "doctor", "bench", "completion",
+         "policy", "session", "drain", "history", "export", "import", "snapshot", "doctor", "bench", "cache", "completion",
          "version")
 ASKING = (["resolve", "//a/b"], ["list"], ["tree"], ["watch"], ["register", "//a/b", "amqp://127.0.0.1:1"],
           ["register", "--static", "//a/b", "amqp://127.0.0.1:1"], ["withdraw", "//a/b"], ["send", "//a/b", "x"],
