@@ -2,6 +2,7 @@
 // `--addresses`, on two threads, to SIGTERM. On stdout, a line each:
 //   `first STATUS SOURCE STALE AGE_MS MS`  what the first look-up gave, MS after the process began
 //                                          with its resolver
+//   `warm`                                 each address was asked for
 //   `on SERVER`                            the stream is on another server now
 //   `failed ADDRESS`                       not FOUND
 //   `sums {...}`                           at the end, JSON
@@ -86,7 +87,14 @@ int main(int argc, char** argv) {
   };
   std::thread threads[] = {std::thread(work, 0), std::thread(work, 1)};
   std::string server;
+  bool warm = false;
   while (!Ended(ends, BootClock::now() + std::chrono::milliseconds(20))) {
+    if (!warm && resolves > 2 * addresses.size()) {
+      warm = true;
+      const std::lock_guard lock(out);
+      std::printf("warm\n");
+      std::fflush(stdout);
+    }
     const std::string now = resolver->Stats().server;
     if (now == server || now.empty()) continue;
     server = now;
