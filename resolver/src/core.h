@@ -28,6 +28,7 @@ struct Waiter {
   Revision min;
   Resolver::Callback done;
   bool sync = false;                 ///< `done` only wakes its caller
+  bool race = false;                 ///< no caller: the time to ask another server, too
   std::atomic<bool> claimed{false};  ///< set under its shard's mutex by who will call `done`
 };
 using WaiterPtr = std::shared_ptr<Waiter>;
@@ -140,6 +141,7 @@ class Core : public std::enable_shared_from_this<Core> {
     uint32_t attempts = 0;
     BootTime next_at{};
     uint64_t call = 0;  // 0: none under way
+    bool race = false;  // for all who wait, once to each of the other servers
   };
   struct Later {
     bool operator()(const WaiterPtr& a, const WaiterPtr& b) const { return a->until > b->until; }
@@ -185,6 +187,7 @@ class Core : public std::enable_shared_from_this<Core> {
   void Tick(BootTime now);
   void TickPolls(BootTime now);
   void StartPoll(const Address& address, size_t hash);
+  void Race(const Address& address, size_t hash, BootTime now);
   void Flush();
   void AddTimer(WaiterPtr waiter);
   void CloseAll();
@@ -215,6 +218,7 @@ class Core : public std::enable_shared_from_this<Core> {
   std::string server_, last_server_, cluster_;
   bool live_ = false, writing_ = false;
   BootTime opened_at_{}, check_at_{}, last_heard_{};
+  BootTime raced_at_{};  // another server answered what the stream's owed
   LinkState link_ = LinkState::kConnecting;
   std::deque<std::string> urgent_, dirty_;  // to add or drop; dirty_ after a reconnect
   Revision mark_;

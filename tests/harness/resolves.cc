@@ -1,5 +1,6 @@
 // An application that resolves, all the time: `--rate` look-ups a second over the addresses of
-// `--addresses`, on two threads, to SIGTERM. On stdout, a line each:
+// `--addresses`, on two threads, to SIGTERM; once warm, each 200 ms one of `--cold`, once. On
+// stdout, a line each:
 //   `first STATUS SOURCE STALE AGE_MS MS`  what the first look-up gave, MS after the process began
 //                                          with its resolver
 //   `warm`                                 each address was asked for
@@ -33,9 +34,12 @@ bool Ended(const sigset_t& ends, datawire::BootTime until) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  const datawire::harness::Flags flags(
-      argc, argv,
-      {{"--directory", ""}, {"--addresses", ""}, {"--rate", "2000"}, {"--snapshot", "none"}});
+  const datawire::harness::Flags flags(argc, argv,
+                                       {{"--directory", ""},
+                                        {"--addresses", ""},
+                                        {"--rate", "2000"},
+                                        {"--cold", "none"},
+                                        {"--snapshot", "none"}});
   sigset_t ends;
   sigemptyset(&ends);
   sigaddset(&ends, SIGTERM);
@@ -56,7 +60,7 @@ int main(int argc, char** argv) {
   std::fflush(stdout);
 
   // Each 10 ms its share: the rate holds whatever one look-up takes.
-  std::atomic<uint64_t> resolves{0}, failed{0}, stale{0};
+  std::atomic<uint64_t> resolves{0}, cold{0}, failed{0}, stale{0};
   std::atomic<int64_t> slowest_ns{0};
   std::atomic<bool> stop{false};
   std::mutex out;
@@ -85,9 +89,26 @@ int main(int argc, char** argv) {
       (void)Ended(none, round + std::chrono::milliseconds(10));
     }
   };
-  std::thread threads[] = {std::thread(work, 0), std::thread(work, 1)};
+  std::atomic<bool> warm{false};
+  const auto meet = [&] {
+    sigset_t none;
+    sigemptyset(&none);
+    auto left = datawire::harness::Split(flags["--cold"]);
+    while (!stop && !left.empty() && left.back() != "none") {
+      (void)Ended(none, BootClock::now() + std::chrono::milliseconds(200));
+      if (!warm) continue;
+      const Address address = Address::Parse(left.back()).value();
+      left.pop_back();
+      cold++;
+      if (resolver->Resolve(address)->status == datawire::AnswerStatus::kFound) continue;
+      failed++;
+      const std::lock_guard lock(out);
+      std::printf("failed %s\n", address.text().c_str());
+      std::fflush(stdout);
+    }
+  };
+  std::thread threads[] = {std::thread(work, 0), std::thread(work, 1), std::thread(meet)};
   std::string server;
-  bool warm = false;
   while (!Ended(ends, BootClock::now() + std::chrono::milliseconds(20))) {
     if (!warm && resolves > 2 * addresses.size()) {
       warm = true;
@@ -106,9 +127,10 @@ int main(int argc, char** argv) {
   for (std::thread& thread : threads) thread.join();
   const datawire::ResolverStats stats = resolver->Stats();
   std::printf(
-      "sums {\"resolves\": %lu, \"failed\": %lu, \"stale\": %lu, \"slowest_ms\": %.3f, "
+      "sums {\"resolves\": %lu, \"cold\": %lu, \"failed\": %lu, \"stale\": %lu, \"slowest_ms\": "
+      "%.3f, "
       "\"failovers\": %lu, \"lost\": %lu}\n",
-      resolves.load(), failed.load(), stale.load(), double(slowest_ns.load()) / 1e6,
+      resolves.load(), cold.load(), failed.load(), stale.load(), double(slowest_ns.load()) / 1e6,
       stats.failovers, stats.streams_lost);
   return 0;
 }
