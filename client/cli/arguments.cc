@@ -77,6 +77,8 @@ constexpr VerbText kTexts[] = {
     {"audit", "tail|verify",
      "Every accepted change: who, from where, what, why; verify: that none was altered since",
      "dw audit tail --address //demo --follow", 1, 1},
+    {"cache", "show FILE", "The answers in the snapshot file of a process, with their age now",
+     "dw cache show /var/lib/shop/datawire-cache", 2, 2},
     {"doctor", "", "What may be wrong with servers and machines, and what to do about it",
      "dw doctor", 0, 0},
     {"bench", "fill", "Loads the directory with endpoints that nobody serves, and measures it",
@@ -478,8 +480,9 @@ CommandShape ShapeOfDw() {
     if (verb.name == "snapshot") verb.choices = {"save", "verify"};
     if (verb.name == "cluster") verb.choices = {"compare"};
     if (verb.name == "bench") verb.choices = {"fill"};
+    if (verb.name == "cache") verb.choices = {"show"};
     if (verb.name == "audit") verb.choices = {"tail", "verify"};
-    verb.takes_file = verb.name == "import";
+    verb.takes_file = verb.name == "import" || verb.name == "cache";
     command.verbs.push_back(std::move(verb));
   }
   return command;

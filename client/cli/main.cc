@@ -38,12 +38,18 @@ constexpr Verb kVerbs[] = {
     {"bench", Bench},
     {"completion", ShowCompletion},
     {"audit", Audit},
+    {"cache", ShowCache},
 };
+
+// Neither links nor calls: no certificates either.
+bool IsLocal(const Arguments& arguments) {
+  return arguments.verb == "version" || arguments.verb == "completion" || arguments.verb == "cache";
+}
 
 bool AsksDirectory(const Arguments& arguments) {
   if (arguments.verb == "send" || arguments.verb == "request")
     return !IsPhysical(arguments.words.front());
-  return arguments.verb != "version" && arguments.verb != "completion";
+  return !IsLocal(arguments);
 }
 
 Result<int> Run(const Arguments& arguments, Console& console) {
@@ -52,7 +58,7 @@ Result<int> Run(const Arguments& arguments, Console& console) {
     DW_ASSIGN(servers, FindDirectoryServers(arguments.directory));
   }
   TlsFiles tls;
-  if (arguments.verb != "version" && arguments.verb != "completion") {
+  if (!IsLocal(arguments)) {
     DW_ASSIGN(tls, FindTlsFiles(arguments.tls));
   }
   Api api({.servers = servers, .timeout = arguments.timeout, .wait = arguments.wait, .tls = tls});

@@ -38,6 +38,8 @@ Result<int> Export(Session& session);
 Result<int> Import(Session& session);
 Result<int> Snapshot(Session& session);
 Result<int> Audit(Session& session);
+/// Of a resolver's snapshot file; asks no directory.
+Result<int> ShowCache(Session& session);
 Result<int> Doctor(Session& session);
 Result<int> Bench(Session& session);
 Result<int> ShowVersion(Session& session);

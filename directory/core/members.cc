@@ -13,7 +13,8 @@ using namespace std::chrono_literals;
 constexpr auto kMost = 1s;
 constexpr auto kLate = 500ms;  // for what a deadline of kMost ends
 
-constexpr auto kCompareMost = 1min, kCompareEarly = 500ms;
+constexpr auto kCompareMost = 1min;
+constexpr auto kCompareEarly = 500ms;  // before the deadline of who asks
 
 /// What comes in from several sides. Thread-safe.
 struct Answers {

@@ -54,6 +54,7 @@ struct alignas(64) Cache::Entry {
   Revision revision;
   bool attached = false;  // the present stream answered it and keeps it up to date
   bool direct = false;    // `answer` is as the directory sent it, just now
+  bool restored = false;  // of a snapshot, not confirmed since
 
   uint64_t attached_at = 0;  // marks_ then: only later marks cover it
   BootTime known_at, received_at;
@@ -132,7 +133,7 @@ const AnswerPtr& Cache::Show(Entry& e, BootTime now) {
   shown->revision = Effective(e);
   shown->age = std::chrono::duration_cast<milliseconds>(std::max(now - known_at, nanoseconds(0)));
   shown->stale = now - known_at > limits::kStaleAge;
-  shown->source = "cache";
+  shown->source = e.restored ? "snapshot" : "cache";
   e.shown_until = now + kAgeShown;
   if (!shown->stale) e.shown_until = std::min(e.shown_until, known_at + limits::kStaleAge);
   e.answer = std::move(shown);
@@ -266,7 +267,7 @@ void Cache::Received(Entry& e, BootTime known_at, BootTime now) {
   e.retry_at = BootTime::min();
   e.failures = 0;
   e.shown_until = e.hit_until = BootTime::min();
-  e.direct = false;
+  e.direct = e.restored = false;
 }
 
 Cache::Stored Cache::Store(Answer answer, size_t hash, const Origin& origin, BootTime now,
@@ -318,6 +319,32 @@ Cache::Stored Cache::Store(Answer answer, size_t hash, const Origin& origin, Boo
   Link(*e);
   Trim();
   return Stored::kReplaced;
+}
+
+bool Cache::Restore(Answer answer, size_t hash, std::string_view cluster, BootTime received_at,
+                    BootTime now, Random& random) {
+  const Address address = answer.address;
+  if (RevisionOf(address.text(), hash) > Revision{} || !Begin(address, hash)) return false;
+  const Stored stored = Store(std::move(answer), hash, {.cluster = cluster}, now, random);
+  Entry* e = Get(address.text(), hash);
+  if (stored == Stored::kReplaced) {
+    e->received_at = received_at;
+    e->fresh_until = BootTime::min();
+    e->prefetch_at = BootTime::max();
+    e->direct = false;
+    e->restored = true;
+  }
+  End(address.text(), hash);
+  return stored == Stored::kReplaced;
+}
+
+void Cache::ForEachKnown(const std::function<void(Known)>& visit) const {
+  for (const EntryPtr& entry : map_) {
+    const Entry& e = *entry;
+    if (!e.negative())
+      visit({e.answer, Effective(e), KnownAt(e),
+             MarkCovers(e) ? std::max(e.received_at, mark_at_) : e.received_at});
+  }
 }
 
 bool Cache::Confirm(std::string_view address, size_t hash, const Revision& at, BootTime now) {

@@ -49,6 +49,13 @@ struct Origin {
   bool on_stream = false;
 };
 
+/// An answer as it goes into a snapshot, `revision` and times with the marks counted. Value.
+struct Known {
+  AnswerPtr answer;
+  Revision revision;
+  BootTime known_at, received_at;
+};
+
 /// What a new subscription tells the directory that the cache holds. Value.
 struct Held {
   Revision revision;  ///< {0, 0}: nothing
@@ -95,12 +102,20 @@ class Cache {
   void Fail(std::string_view address, size_t hash, BootTime now,
             std::optional<std::chrono::milliseconds> retry_after, Random& random);
 
+  /// Of a snapshot: becomes a STALE entry with source "snapshot" until the directory confirms it.
+  /// False: no room, held already, or another cluster's. `answer.age` is as of `now`.
+  bool Restore(Answer answer, size_t hash, std::string_view cluster, BootTime received_at,
+               BootTime now, Random& random);
+  /// Of each answer but NOT_FOUND.
+  void ForEachKnown(const std::function<void(Known known)>& visit) const;
+
   /// kLive clears every memo; leaving kLive starts the TTLs from the last mark.
   void SetLink(LinkState link);
   /// False: holds answers of another cluster, which stay. Otherwise this is the cluster from now
   /// on.
   bool Accepts(std::string_view cluster) const;
   void Adopt(std::string_view cluster) { cluster_ = cluster; }
+  const std::string& cluster() const { return cluster_; }
 
   /// For a new subscription; nothing: not in the cache, so no subscription is wanted.
   std::optional<Held> HeldOf(std::string_view address, size_t hash) const;

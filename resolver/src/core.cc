@@ -226,6 +226,8 @@ void Core::StartFlight(Flight& flight, const Address& address, size_t hash, Boot
                        Inbox::Content& post) {
   flight.keeper = std::make_shared<Waiter>(address, hash, now + policy_.deadline);
   post.timers.push_back(flight.keeper);
+  post.timers.push_back(std::make_shared<Waiter>(address, hash, now + kRaceAfter));
+  post.timers.back()->race = true;
   post.asks.push_back(address.text());
   post.callers++;
 }

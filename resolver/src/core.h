@@ -13,6 +13,7 @@
 #include "cache.h"
 #include "failover.h"
 #include "retry_budget.h"
+#include "snapshot.h"
 #include "striped_mutex.h"
 #include "transport.h"
 
@@ -28,6 +29,7 @@ struct Waiter {
   Revision min;
   Resolver::Callback done;
   bool sync = false;                 ///< `done` only wakes its caller
+  bool race = false;                 ///< no caller: the time to ask another server, too
   std::atomic<bool> claimed{false};  ///< set under its shard's mutex by who will call `done`
 };
 using WaiterPtr = std::shared_ptr<Waiter>;
@@ -126,6 +128,12 @@ class Core : public std::enable_shared_from_this<Core> {
   ResolverStats Stats();
   void WriteState(std::ostream& out);
   Status LastError();
+  /// Before Start: fills the cache from a snapshot that was saved `since` ago; how many it took.
+  size_t Restore(SnapshotContent content, std::chrono::nanoseconds since, BootTime now);
+  /// What is worth a snapshot; no entries: nothing is.
+  SnapshotContent Export(const Moment& present);
+  /// Grows with each answer that replaces another.
+  uint64_t changes() const { return changes_.load(std::memory_order_relaxed); }
   const std::vector<std::string>& servers() const { return failover_.servers(); }
 
  private:
@@ -137,6 +145,7 @@ class Core : public std::enable_shared_from_this<Core> {
     BootTime next_at{};     ///< max: all attempts were made
     BootTime not_before{};  ///< what servers of this round asked for
     uint64_t call = 0;      // 0: none under way
+    bool race = false;      // for all who wait, once to each of the other servers
   };
   struct Later {
     bool operator()(const WaiterPtr& a, const WaiterPtr& b) const { return a->until > b->until; }
@@ -184,6 +193,7 @@ class Core : public std::enable_shared_from_this<Core> {
   void StartPoll(const Address& address, size_t hash, bool new_call);
   void Count(uint64_t ResolverStats::*counter);
   void Observe(ResolverEvent::Kind kind, const std::string& server, const Status& status);
+  void Race(const Address& address, size_t hash, BootTime now);
   void Flush();
   void AddTimer(WaiterPtr waiter);
   void CloseAll();
@@ -199,6 +209,7 @@ class Core : public std::enable_shared_from_this<Core> {
   const std::shared_ptr<Inbox> inbox_ = std::make_shared<Inbox>();
   std::atomic<size_t> waiting_{0};
   std::atomic<bool> link_live_{false};
+  std::atomic<uint64_t> changes_{0};
   std::thread worker_;
   std::atomic<std::thread::id> worker_id_{};
 
@@ -216,6 +227,7 @@ class Core : public std::enable_shared_from_this<Core> {
   std::string server_, last_server_, cluster_;
   bool live_ = false, writing_ = false, streams_begun_ = false;
   BootTime opened_at_{}, check_at_{}, last_heard_{};
+  BootTime raced_at_{};  // another server answered what the stream's owed
   LinkState link_ = LinkState::kConnecting;
   std::deque<std::string> urgent_, dirty_;  // to add or drop; dirty_ after a reconnect
   Revision mark_;

@@ -73,6 +73,15 @@ void Failover::Lost(BootTime now, std::optional<milliseconds> retry_after,
   next_at_ = std::max(next_at_, not_before_[present_]);
 }
 
+bool Failover::MayRace(BootTime now) {
+  if (servers_.size() < 2) return false;
+  const BootTime full = now - kRaceEach * kRaceBurst;
+  races_from_ = std::max(races_from_, full);
+  if (races_from_ + kRaceEach > now) return false;
+  races_from_ += kRaceEach;
+  return true;
+}
+
 void Failover::Nudge(BootTime now) {
   if (rounds_ == 0) return;
   next_at_ = std::min(next_at_, std::max({now, nudge_from_, not_before_[present_]}));

@@ -4,12 +4,14 @@
 #include <utility>
 
 #include "core.h"
+#include "snapshot_keeper.h"
 
 namespace datawire {
 namespace {
 
 using resolver::Core;
 using resolver::Listener;
+using resolver::SnapshotKeeper;
 
 class ListenerSubscription : public Resolver::Subscription {
  public:
@@ -26,8 +28,19 @@ class ListenerSubscription : public Resolver::Subscription {
 
 class CachingResolver : public Resolver {
  public:
-  explicit CachingResolver(std::shared_ptr<Core> core) : core_(std::move(core)) { core_->Start(); }
-  ~CachingResolver() override { core_->Stop(); }
+  CachingResolver(std::shared_ptr<Core> core, const ResolverOptions& options, uint64_t seed)
+      : core_(std::move(core)) {
+    if (!options.snapshot_file.empty()) {
+      snapshot_ = std::make_unique<SnapshotKeeper>(options, *core_, seed);
+      snapshot_->Load();
+    }
+    core_->Start();
+    if (snapshot_) snapshot_->Start();
+  }
+  ~CachingResolver() override {
+    core_->Stop();
+    if (snapshot_) snapshot_->Stop();
+  }
 
   AnswerPtr Resolve(const Address& address, ResolveOptions options) override {
     return core_->Resolve(address, options);
@@ -39,13 +52,18 @@ class CachingResolver : public Resolver {
     return std::make_unique<ListenerSubscription>(core_,
                                                   core_->Listen(address, std::move(changed)));
   }
-  ResolverStats Stats() const override { return core_->Stats(); }
+  ResolverStats Stats() const override {
+    ResolverStats stats = core_->Stats();
+    if (snapshot_) snapshot_->AddTo(stats);
+    return stats;
+  }
   void WriteState(std::ostream& out) const override { core_->WriteState(out); }
   Status LastError() const override { return core_->LastError(); }
   std::vector<std::string> Servers() const override { return core_->servers(); }
 
  private:
   const std::shared_ptr<Core> core_;
+  std::unique_ptr<SnapshotKeeper> snapshot_;
 };
 
 Status Check(const ResolverPolicy& p) {
@@ -119,8 +137,9 @@ Result<std::unique_ptr<Resolver>> Resolver::Open(ResolverOptions options) {
   DW_RETURN_IF_ERROR(Check(options.policy));
   std::random_device device;
   const uint64_t seed = (uint64_t{device()} << 32) | device();
-  return std::unique_ptr<Resolver>(new CachingResolver(std::make_shared<Core>(
-      std::move(servers), options.policy, seed, std::move(tls), std::move(options.observer))));
+  auto core = std::make_shared<Core>(std::move(servers), options.policy, seed, std::move(tls),
+                                     std::move(options.observer));
+  return std::unique_ptr<Resolver>(new CachingResolver(std::move(core), options, seed));
 }
 
 }  // namespace datawire

@@ -69,6 +69,7 @@ BootTime Core::NextWake(BootTime now) const {
   if (stream_ == 0) wake = std::min(wake, std::max(failover_.next_at(), budget_at_));
   if (stream_ != 0 && !live_) wake = std::min(wake, check_at_);
   if (live_) wake = std::min(wake, last_heard_ + policy_.stream_silence);
+  if (live_ && raced_at_ > last_heard_) wake = std::min(wake, last_heard_ + kRacedSilence);
   if (!timers_.empty()) wake = std::min(wake, timers_.front()->until);
   for (const auto& [text, poll] : polls_)
     if (poll.call == 0) wake = std::min(wake, poll.next_at);
@@ -92,7 +93,10 @@ void Core::Tick(BootTime now) {
     std::pop_heap(timers_.begin(), timers_.end(), later);
     const WaiterPtr waiter = std::move(timers_.back());
     timers_.pop_back();
-    if (!waiter->claimed) TimeOut(waiter);
+    if (waiter->race)
+      Race(waiter->address, waiter->hash, now);
+    else if (!waiter->claimed)
+      TimeOut(waiter);
   }
   if (stream_ != 0 && !live_ && now >= check_at_) {
     const bool connected = transport_->Connected();
@@ -105,7 +109,8 @@ void Core::Tick(BootTime now) {
     else
       check_at_ = opened_at_ + longest;
   }
-  if (live_ && now >= last_heard_ + policy_.stream_silence)
+  const bool raced = raced_at_ > last_heard_ && now >= last_heard_ + kRacedSilence;
+  if (live_ && (raced || now >= last_heard_ + policy_.stream_silence))
     Lost({Code::kUnavailable,
           server_ + ": silent for " + std::to_string(Millis(now - last_heard_).count()) + " ms"},
          now);
@@ -278,6 +283,7 @@ void Core::OnAnswer(const pb::Answer& in, std::string_view cluster, bool on_stre
     shard.counted.pushes += taken && on_stream;
     shard.counted.refused += !taken;
     if (stored == Cache::Stored::kUnknown) return;
+    if (stored == Cache::Stored::kReplaced) changes_.fetch_add(1, std::memory_order_relaxed);
     Settle(shard, address.text(), hash, now, finished);
     if (stored == Cache::Stored::kReplaced && shard.listeners.contains(address.text()))
       changed = shard.cache->Ready(address.text(), hash, {}, now);
@@ -402,6 +408,19 @@ void Core::StartPoll(const Address& address, size_t hash, bool new_call) {
   }
 }
 
+// A look-up that the stream does not answer is asked of the others, before its caller gives up.
+void Core::Race(const Address& address, size_t hash, BootTime now) {
+  {
+    Shard& shard = ShardOf(hash);
+    std::lock_guard lock(shard.mutex);
+    const auto at = shard.flights.find(address.text());
+    if (at == shard.flights.end() || !at->second.keeper) return;
+  }
+  if (polls_.contains(address.text()) || !failover_.MayRace(now)) return;
+  polls_.emplace(address.text(),
+                 Poll{.address = address, .hash = hash, .attempts = 1, .race = true});
+}
+
 void Core::TickPolls(BootTime now) {
   const auto& servers = failover_.servers();
   for (auto at = polls_.begin(); at != polls_.end();) {
@@ -413,12 +432,13 @@ void Core::TickPolls(BootTime now) {
       std::lock_guard lock(shard.mutex);
       if (const auto flight = shard.flights.find(at->first); flight != shard.flights.end())
         for (const WaiterPtr& waiter : flight->second.waiters)
-          if (waiter->min > Revision{}) {
+          if (waiter->min > Revision{} || poll.race) {
             min = std::max(min, waiter->min);
             until = std::max(until, waiter->until);
           }
     }
-    if (until <= now) {  // nobody waits any more; an answer under way comes too late
+    const bool asked_all = poll.race && min == Revision{} && poll.attempts >= servers.size();
+    if (until <= now || asked_all) {  // nobody waits; an answer under way comes too late
       at = polls_.erase(at);
       continue;
     }
@@ -432,7 +452,7 @@ void Core::TickPolls(BootTime now) {
     if (poll.attempts > 0) Count(&ResolverStats::retries);
     pb::ResolveRequest request;
     request.add_addresses(poll.address.text());
-    ToWire(min, request.mutable_min_revision());
+    if (min > Revision{}) ToWire(min, request.mutable_min_revision());
     poll.call = ++numbers_;
     // A node that hangs must leave time for another.
     const milliseconds left = Millis(until - now);
@@ -462,6 +482,7 @@ void Core::OnCallEvent(CallEvent& event) {
     for (const pb::Answer& answer : event.response.answers())
       OnAnswer(answer, cluster, false, now, finished);
   Poll& poll = at->second;
+  if (poll.race && !finished.empty()) raced_at_ = now;
   poll.call = 0;
   poll.attempts++;
   const size_t servers = failover_.servers().size();

@@ -22,6 +22,7 @@ LINES = (
     ("dw completion ", {"bash", "zsh", "fish"}, {"resolve"}),
     ("dw register //a/b amqp://h -- s", set(), {"send", "--static"}),
     ("dw snapshot ", {"save", "verify"}, {"resolve"}),
+    ("dw cache ", {"show"}, {"resolve"}),
     ("dw bench ", {"fill"}, {"resolve"}),
     ("dw bench fill --k", {"--keep"}, {"--endpoints"}),
     ("dw import --m", {"--merge"}, {"--max-stale"}),

@@ -135,5 +135,15 @@ TEST_F(ResolverFailover, WaitsForTheFirstWhenAllAskedToWait) {
   EXPECT_EQ(failover->next_at(), now + seconds(3));
 }
 
+TEST_F(ResolverFailover, RacesAreABurstThenTwoASecondAndNoneWithoutAnotherServer) {
+  failover = std::make_unique<Failover>(std::vector<std::string>{"a:1", "b:1"}, policy, 1);
+  int races = 0;
+  for (int i = 0; i < 30'000; i++, now += milliseconds(1)) races += failover->MayRace(now);
+  EXPECT_GE(races, 16 + 59);
+  EXPECT_LE(races, 16 + 60);  // of the 90 that P26 gives in 30 s
+  Failover alone({"a:1"}, policy, 1);
+  EXPECT_FALSE(alone.MayRace(now));
+}
+
 }  // namespace
 }  // namespace datawire::resolver

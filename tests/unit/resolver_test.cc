@@ -641,5 +641,29 @@ TEST(ResolverOptionsTest, RefusesWhatDoesNotParseWithTheValue) {
   EXPECT_FALSE(Resolver::Open({.directory = {"127.0.0.1:1"}, .policy = policy}).ok());
 }
 
+TEST_F(ResolverTest, ALookUpThatItsServerOwesIsAnsweredByAnotherWhichIsThenKept) {
+  FakeDirectory one, two;
+  for (FakeDirectory* fake : {&one, &two}) {
+    fake->Start();
+    fake->Set("//d/warm", {kUrl1});
+    fake->Set("//d/cold", {kUrl2});
+  }
+  ResolverOptions options;
+  options.directory = {one.server(), two.server()};
+  auto resolver = Resolver::Open(options).value();
+  ASSERT_EQ(resolver->Resolve(A("//d/warm"), Within(seconds(20)))->status, AnswerStatus::kFound);
+  FakeDirectory& used = resolver->Stats().server == one.server() ? one : two;
+  used.answers = used.confirms = false;
+  const BootTime start = BootClock::now();
+  const auto cold = resolver->Resolve(A("//d/cold"), Within(seconds(2)));
+  ASSERT_EQ(cold->status, AnswerStatus::kFound) << resolver->LastError().message();
+  EXPECT_EQ(cold->endpoints.at(0).url.text(), kUrl2);
+  EXPECT_GE(Since(start), milliseconds(250));
+  // Its marks stay away, too, and another is known to work: it is left before its 10 s are over.
+  FakeDirectory& other = &used == &one ? two : one;
+  EXPECT_TRUE(other.Await([](const Seen& seen) { return seen.streams > 0; }));
+  EXPECT_LT(Since(start), seconds(8));
+}
+
 }  // namespace
 }  // namespace datawire

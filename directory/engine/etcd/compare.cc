@@ -200,6 +200,7 @@ void Compare::Judge(uint64_t at, const View::Snapshot& snapshot) {
   const BootTime until = BootClock::now() + kOthersMost;
   Log::Comparison found;
   while (true) {
+    AnswerWaits(BootClock::now());
     const auto live = Live();
     MutexLock lock(mutex_);
     found = Found(at, live);

@@ -87,6 +87,11 @@ struct ResolverOptions {
   ResolverPolicy policy;
   /// Told from the resolver's own thread, never under a lock; must not block.
   std::function<void(const ResolverEvent&)> observer;
+  /// The cache outlives the process here: kept up to date, and read at the start, when it may be
+  /// that no server is up. Processes may share it: the last to save wins. Empty: none.
+  std::string snapshot_file;
+  /// Refuses a snapshot of another cluster. Empty: takes any, and then no other cluster's servers.
+  std::string snapshot_cluster;
 };
 
 struct ResolveOptions {
@@ -103,8 +108,11 @@ struct ResolverStats {
   uint64_t attempts = 0, retries = 0, prefetches = 0;
   uint64_t streams_opened = 0, streams_lost = 0, failovers = 0;
   uint64_t entries = 0, bytes = 0;
-  std::string server;  ///< the one its stream is on; empty: none now
-  bool live = false;   ///< data or a mark within 10 s
+  std::string server;            ///< the one its stream is on; empty: none now
+  bool live = false;             ///< data or a mark within 10 s
+  uint64_t snapshot_loaded = 0;  ///< answers taken from the snapshot file at the start
+  uint64_t snapshot_saves = 0, snapshot_failures = 0;
+  std::string snapshot_error;  ///< why it was refused, or not saved the last time; empty: all well
 };
 
 /// Caching look-ups on one Subscribe stream to one of the directory servers. One per process and
