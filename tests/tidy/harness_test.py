@@ -27,9 +27,9 @@ while [ $# -gt 0 ]; do
 done
 [ -f "$data/store" ] || { echo "no store in $data" >&2; exit 1; }
 [ "${listen##*:}" != 0 ] || listen=127.0.0.1:41001
-echo "ready grpc=$listen http=127.0.0.1:41002"
-trap 'kill $!; exit ${STOP_CODE:-0}' TERM
 sleep 100 &
+trap 'kill $!; exit ${STOP_CODE:-0}' TERM  # after it began: else it loses a signal before its exec
+echo "ready grpc=$listen http=127.0.0.1:41002"
 wait
 """
 FAKE_DW = r"""#!/bin/sh
