@@ -161,11 +161,12 @@ def _bug(code, stderr):
 def leftovers():
     """{pid: command line} of what this test started, directly or not, and that still runs."""
     found = {}
+    spawned = {process.pid for process in list(_spawned) if process.poll() is None}
     for entry in os.listdir("/proc"):
         if not entry.isdigit() or int(entry) == os.getpid():
             continue
         try:
-            if not _is_ours(entry):
+            if int(entry) not in spawned and not _is_ours(entry):
                 continue
             with open(f"/proc/{entry}/cmdline", "rb") as file:
                 found[int(entry)] = file.read().replace(b"\0", b" ").decode(errors="replace").strip()
@@ -175,8 +176,7 @@ def leftovers():
 
 
 def running_pids():
-    """What runs now. Not leftovers() alone: see _is_ours."""
-    return {process.pid for process in list(_spawned) if process.poll() is None} | set(leftovers())
+    return set(leftovers())
 
 
 class Program:
