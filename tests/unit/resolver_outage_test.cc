@@ -78,7 +78,7 @@ TEST(ResolverOutage, ReadersPushesAndShutdownAtOnce) {
     for (int t = 0; t < 2; t++)
       readers.emplace_back([&, t] {
         for (int i = t; read; i++) {
-          resolver->Resolve(A(i % 12), {.deadline = seconds(1)});
+          resolver->Resolve(A(i % 12), {.deadline = seconds(5)});
           if (i % 16 == 0) resolver->Stats();
           if (i % 64 == 0) {
             std::ostringstream out;
@@ -88,7 +88,9 @@ TEST(ResolverOutage, ReadersPushesAndShutdownAtOnce) {
         }
       });
     std::thread pusher([&] {
-      for (int i = 0; push; i++) {
+      for (uint64_t i = 0; push; i++) {
+        // The fake queues without end, and an answer waits behind all that was pushed before.
+        while (push && read && i > 4 * (reads + 50)) std::this_thread::yield();
         fake.Set("//d/" + std::to_string(i % 20), {kUrl});
         if (i % 8 == 0) fake.Mark();
         std::this_thread::yield();
@@ -96,7 +98,7 @@ TEST(ResolverOutage, ReadersPushesAndShutdownAtOnce) {
     });
     auto subscription = resolver->Subscribe(A(3), [&](const Resolver::AnswerPtr&) { called++; });
     const BootTime start = BootClock::now();
-    while ((reads < 300 || called == 0) && BootClock::now() - start < seconds(3))
+    while ((reads < 300 || called == 0) && BootClock::now() - start < seconds(20))
       std::this_thread::yield();
     read = false;
     for (auto& reader : readers) reader.join();
@@ -108,7 +110,7 @@ TEST(ResolverOutage, ReadersPushesAndShutdownAtOnce) {
     EXPECT_EQ(ended, 20);
     push = false;
     pusher.join();
-    EXPECT_GE(reads, 1u);  // how many is a matter of who gets the processor
+    EXPECT_GE(reads, 300u);
   }
 }
 
