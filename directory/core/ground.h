@@ -33,16 +33,14 @@ struct Ground {
   /// Of a proposal; the engine measures it on the clock itself.
   BootTime commit_deadline() const { return BootClock::now() + std::chrono::seconds(5); }
   /// When `done` runs with OK, the view shows all that was committed anywhere before the call: a
-  /// node of a cluster is a little behind. Takes no space.
+  /// node of a cluster is a little behind.
   void CatchUp(BootTime deadline, std::function<void(Status)> done) {
-    Op barrier;
-    barrier.frees_space = true;
-    log.Propose(std::move(barrier), std::min(deadline, commit_deadline()),
-                [this, done = std::move(done)](const Outcome& outcome) {
-                  if (outcome.status.ok() && view.Applied() < outcome.at)
-                    return done({Code::kUnavailable, "this node is behind etcd"});
-                  done(outcome.status);
-                });
+    log.ReadBarrier(std::min(deadline, commit_deadline()),
+                    [this, done = std::move(done)](const Result<Revision>& at) {
+                      if (at.ok() && view.Applied() < *at)
+                        return done({Code::kUnavailable, "this node is behind etcd"});
+                      done(at.status());
+                    });
   }
   /// What an actor's registrations would have to fit in; held until they are committed.
   Result<Quotas::Held> HoldQuota(const std::string& principal, size_t more) {

@@ -168,6 +168,11 @@ class Behind(cases.TestCase):
         self.register()
         self.assertEqual(self.other.drain(address="//d/a").drained, 1)
 
+    def test_it_ends_a_session_that_another_opened(self):
+        session_id = self.one.tether(ttl_ms=3000).receive().welcome.session_id
+        self.other.end_session(session_id)
+        self.assertTrue(self.other.sessions(id=session_id).sessions[0].ended)
+
     def test_a_session_that_moves_to_it_at_once_is_resumed(self):
         welcome = self.one.tether(ttl_ms=3000).receive().welcome
         taken = self.other.tether(session_id=welcome.session_id, secret=welcome.secret, attach_number=2)

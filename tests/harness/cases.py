@@ -36,7 +36,7 @@ class TestCase(unittest.TestCase):
         result = self.defaultTestResult() if result is None else result
         before = len(result.failures) + len(result.errors)
         # First added, last called: after the clean-ups of setUp and of the test.
-        self.addCleanup(self._fail_if_something_is_left, programs.running_pids())
+        self.addCleanup(self._fail_if_something_is_left, programs.leftovers())
         super().run(result)
         if len(result.failures) + len(result.errors) > before:
             print(f"files of the failed test: {programs.keep_scratch()}", file=sys.stderr)

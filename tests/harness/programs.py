@@ -175,10 +175,6 @@ def leftovers():
     return found
 
 
-def running_pids():
-    return set(leftovers())
-
-
 class Program:
     """One program, started by `with` or Start. Can be started again after its end; the output files go on."""
 

@@ -48,7 +48,7 @@ class Quickstart(cases.TestCase):
             program.wait_for_line("sending", 60)
             program.kill(signal.SIGINT)
             self.assertEqual(program.wait(15), 130, program.tail())
-            eventually(lambda: len(programs.running_pids()) == 0, 5, "all it started has ended")
+            eventually(lambda: not programs.leftovers(), 5, "all it started has ended")
         self.assertEqual(os.listdir(folder), [])
 
     def test_a_wrong_option_is_refused_in_one_line(self):

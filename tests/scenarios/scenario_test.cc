@@ -134,6 +134,8 @@ class Play {
         {"negative_ttl", &ResolverPolicy::negative_ttl},
         {"max_stale", &ResolverPolicy::max_stale},
         {"deadline", &ResolverPolicy::deadline},
+        {"reconnect_least", &ResolverPolicy::reconnect_least},
+        {"reconnect_most", &ResolverPolicy::reconnect_most},
         {"stale_answer_after", &ResolverPolicy::stale_answer_after}};
     static const std::map<std::string, double ResolverPolicy::*> kNumbers = {
         {"ttl_spread", &ResolverPolicy::ttl_spread},

@@ -19,12 +19,12 @@ class SharedLog final : public Log {
   }
   void Propose(Op op, BootTime deadline, Done done) override {
     most_changes = std::max(most_changes.load(), op.changes.size());
-    if (op.changes.empty() && at_barrier) std::exchange(at_barrier, nullptr)();
     if (!op.changes.empty() && fail_after-- == 0)
       return done({Status(Code::kOutcomeUnknown, "lost"), {}, {}});
     inner_->Propose(std::move(op), deadline, std::move(done));
   }
   void ReadBarrier(BootTime deadline, std::function<void(Result<Revision>)> done) override {
+    if (at_barrier) std::exchange(at_barrier, nullptr)();
     inner_->ReadBarrier(deadline, std::move(done));
   }
   Freshness Fresh() const override { return inner_->Fresh(); }
