@@ -34,9 +34,9 @@ def states(node, address):
 class Leases:
     """Leases of etcd, renewed through one member: what a session would be without a directory."""
 
-    def __init__(self, member, count, seconds):
-        self._member, self._every = member, seconds / 3
-        self._ids = [member.call("lease/grant", TTL=seconds)["ID"] for _ in range(count)]
+    def __init__(self, etcd, count, seconds):
+        self._etcd, self._member, self._every = etcd, etcd.members[0], seconds / 3
+        self._ids = [etcd.call("lease/grant", TTL=seconds)["ID"] for _ in range(count)]
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._renew)
 
@@ -48,15 +48,18 @@ class Leases:
         self._stop.set()
         self._thread.join()
 
+    def renew_through(self, member):
+        self._member = member
+
     def _renew(self):
         while not self._stop.wait(self._every):
             for lease in self._ids:
                 with contextlib.suppress(EtcdError):
                     self._member.call("lease/keepalive", ID=lease)
 
-    def alive(self):
-        """How many are left."""
-        return sum(int(self._member.call("lease/timetolive", ID=lease).get("TTL", -1)) > 0 for lease in self._ids)
+    def lost(self):
+        """How many are no more."""
+        return sum(int(self._etcd.call("lease/timetolive", ID=lease).get("TTL", -1)) <= 0 for lease in self._ids)
 
 
 class Sessions(cases.TestCase):
@@ -134,17 +137,25 @@ class Sessions(cases.TestCase):
     def test_P10_a_leader_that_stalls_takes_the_nodes_leases_and_no_session(self):
         with Cluster() as cluster:
             one, two, three = cluster.nodes
-            leader = cluster.etcd.wait_leader()
-            control = Leases(next(member for member in cluster.etcd.members if member is not leader), 20, 5)
+            control = Leases(cluster.etcd, 20, 5)
             fill = Program("dw", "--directory", ",".join(n.address for n in cluster.nodes), "bench", "fill", "--endpoints", "300",
                            "--sessions", "300", "--ttl", "5s", "--hold", label="fill")
             with fill, control:
                 eventually(lambda: len(dw_json("session", "list", directory=three)) == 300, 60)
-                self.assertEqual(control.alive(), 20)
-                leader.sigstop()
-                time.sleep(12)
-                leader.sigcont()
-                eventually(lambda: all(node.is_ready() for node in cluster.nodes), 30)
+                self.assertEqual(control.lost(), 0)
+                # A leader that wakes up revokes what it holds for expired, unless it hears first that it leads no more. A stall
+                # without a lost lease was not the fault this is about: it does not count.
+                for _ in range(5):
+                    leader = cluster.etcd.wait_leader()
+                    control.renew_through(next(member for member in cluster.etcd.members if member is not leader))
+                    leader.sigstop()
+                    time.sleep(12)
+                    leader.sigcont()
+                    eventually(lambda: all(node.is_ready() for node in cluster.nodes), 30)
+                    eventually(lambda: leader.status()["leader"] == cluster.etcd.wait_leader().status()["id"], 10)
+                    with contextlib.suppress(AssertionError):
+                        eventually(control.lost, 5)
+                        break
                 deadline = time.monotonic() + 90
                 while time.monotonic() < deadline:
                     sessions = dw_json("session", "list", directory=three)
@@ -152,7 +163,7 @@ class Sessions(cases.TestCase):
                     self.assertEqual({session["state"] for session in sessions}, {"up"})
                     time.sleep(3)
                 self.assertEqual(sum(node.metric("datawire_sessions_expired_total") for node in cluster.nodes), 0)
-                self.assertLess(control.alive(), 20, "the control: leases that were renewed through a healthy follower")
+                self.assertGreater(control.lost(), 0, "the control: leases that were renewed through a healthy follower")
 
 
 if __name__ == "__main__":
