@@ -368,6 +368,16 @@ def check_format(tree):
                 yield match.group(1), int(match.group(2)), "not as clang-format writes it (first place shown)"
 
 
+def check_mutations(tree):
+    patches = [path for path in tree.files if path.startswith("tests/mutations/") and path.endswith(".patch")]
+    outside = dict(os.environ, GIT_CEILING_DIRECTORIES=os.path.dirname(tree.root))
+    for path in patches:
+        tried = subprocess.run(["git", "apply", "--check", path], cwd=tree.root, env=outside, check=False, capture_output=True,
+                               text=True)
+        if tried.returncode != 0:
+            yield path, 1, "does not apply any more: " + tried.stderr.strip().split("\n")[-1]
+
+
 RULES = {
     "test-known": check_test_known,
     "source-in-target": check_source_in_target,
@@ -381,6 +391,7 @@ RULES = {
     "unfinished": check_unfinished,
     "sleep": check_sleep,
     "format": check_format,
+    "mutations": check_mutations,
 }
 
 

@@ -230,6 +230,13 @@ class CheckTest(unittest.TestCase):
         self.add("directory/view/store.cc", "\nint   a( );\n")
         self.finds("format", "directory/view/store.cc", "clang-format", 3)
 
+    def test_mutation_that_applies_no_more_is_found(self):
+        patch = "What is taken out\n\n--- a/proto/src/wire.h\n+++ b/proto/src/wire.h\n@@ -1 +1 @@\n-#pragma %s\n+#pragma\n"
+        self.write("tests/mutations/good.patch", patch % "once")
+        self.assertEqual(check.findings(self.root), [])
+        self.write("tests/mutations/bad.patch", patch % "twice")
+        self.finds("mutations", "tests/mutations/bad.patch", "does not apply")
+
     def test_every_rule_can_be_seen_red(self):
         """A rule that always answers 'nothing' turns at least one test of this file red."""
         with open(__file__, encoding="utf-8") as file:
