@@ -1,14 +1,12 @@
 #include <unistd.h>
 
 #include <atomic>
-#include <condition_variable>
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
 #include <filesystem>
 #include <functional>
 #include <memory>
-#include <mutex>
 #include <random>
 #include <string>
 #include <system_error>
@@ -19,6 +17,7 @@
 #include "core/ids.h"
 #include "datawire/closed_streams.h"
 #include "datawire/limits.h"
+#include "datawire/mutex.h"
 #include "datawire/record/v1/record.pb.h"
 #include "grpc/nodes.h"
 #include "grpc/server.h"
@@ -39,8 +38,8 @@ class Ticker {
  public:
   explicit Ticker(std::function<void(BootTime now)> tick)
       : thread_([this, tick = std::move(tick)] {
-          std::unique_lock lock(mutex_);
-          while (!stop_.wait_for(lock, kTick, [this] { return stopping_; })) {
+          MutexLock lock(mutex_);
+          while (!stop_.wait_for(lock, kTick, [this]() DW_REQUIRES(mutex_) { return stopping_; })) {
             lock.unlock();
             tick(BootClock::now());
             lock.lock();
@@ -48,7 +47,7 @@ class Ticker {
         }) {}
   ~Ticker() {
     {
-      const std::lock_guard lock(mutex_);
+      const MutexLock lock(mutex_);
       stopping_ = true;
     }
     stop_.notify_one();
@@ -56,9 +55,9 @@ class Ticker {
   }
 
  private:
-  std::mutex mutex_;
-  std::condition_variable stop_;
-  bool stopping_ = false;
+  Mutex mutex_;
+  Condition stop_;
+  bool stopping_ DW_GUARDED_BY(mutex_) = false;
   std::thread thread_;
 };
 
@@ -106,21 +105,21 @@ class EngineEnd {
   explicit EngineEnd(Signals& signals) : signals_(signals) {}
   void Set(Status why) {
     {
-      const std::lock_guard lock(mutex_);
+      const MutexLock lock(mutex_);
       why_ = std::move(why);
     }
     signals_.Interrupt();
   }
   /// OK: it has not.
   Status why() const {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     return why_;
   }
 
  private:
   Signals& signals_;
-  mutable std::mutex mutex_;
-  Status why_;  // by mutex_
+  mutable Mutex mutex_;
+  Status why_ DW_GUARDED_BY(mutex_);
 };
 
 std::string AliveRecord(const Config& config, const HostPort& grpc_at,

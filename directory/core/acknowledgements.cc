@@ -29,7 +29,7 @@ void Acknowledgements::Await(std::vector<Published::Change> targets, Revision at
   if (Over(wait)) return wait.done(Left());
   Status refused;
   {
-    std::lock_guard lock(mu_);
+    const MutexLock lock(mu_);
     if (stopped_) {
       refused = {Code::kUnavailable, "this node stops"};
     } else if (waits_.size() >= kWaits) {
@@ -47,7 +47,7 @@ void Acknowledgements::Await(std::vector<Published::Change> targets, Revision at
 void Acknowledgements::Tick(BootTime now) {
   std::list<Wait> due;
   {
-    std::lock_guard lock(mu_);
+    const MutexLock lock(mu_);
     due.swap(waits_);
   }
   std::list<Wait> later;
@@ -58,7 +58,7 @@ void Acknowledgements::Tick(BootTime now) {
     it = next;
   }
   {
-    std::lock_guard lock(mu_);
+    const MutexLock lock(mu_);
     if (!stopped_) waits_.splice(waits_.end(), later);
   }
   for (Wait& wait : later) wait.done(Status(Code::kUnavailable, "this node stops"));
@@ -81,7 +81,7 @@ void Acknowledgements::Tick(BootTime now) {
 void Acknowledgements::Stop() {
   std::list<Wait> ended;
   {
-    std::lock_guard lock(mu_);
+    const MutexLock lock(mu_);
     stopped_ = true;
     ended.swap(waits_);
   }

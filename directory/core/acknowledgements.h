@@ -3,12 +3,12 @@
 #include <functional>
 #include <list>
 #include <memory>
-#include <mutex>
 #include <string>
 #include <vector>
 
 #include "core/subscriber.h"
 #include "core/watch_hub.h"
+#include "datawire/mutex.h"
 
 namespace datawire::directory {
 
@@ -45,9 +45,9 @@ class Acknowledgements {
   bool Over(Wait& wait) const;
 
   const std::shared_ptr<WatchHub> hub_;
-  std::mutex mu_;
-  std::list<Wait> waits_;  // guarded by mu_, as is the next
-  bool stopped_ = false;
+  Mutex mu_;
+  std::list<Wait> waits_ DW_GUARDED_BY(mu_);
+  bool stopped_ DW_GUARDED_BY(mu_) = false;
 };
 
 }  // namespace datawire::directory

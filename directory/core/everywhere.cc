@@ -47,7 +47,7 @@ void Everywhere::Await(std::vector<Published::Change> targets, Revision at, Boot
   for (const auto& [id, part] : gathering->parts) ids.push_back(id);
   bool stopped;
   {
-    std::lock_guard lock(mu_);
+    const MutexLock lock(mu_);
     stopped = stopped_;
     if (!stopped) gatherings_.push_back(gathering);
   }
@@ -66,7 +66,7 @@ void Everywhere::Ask(const Shared& gathering, const std::string& id) {
   std::string address;
   int round;
   {
-    std::lock_guard lock(mu_);
+    const MutexLock lock(mu_);
     Part& part = gathering->parts.at(id);
     part.asked = true;
     round = ++part.round;
@@ -83,7 +83,7 @@ void Everywhere::Ask(const Shared& gathering, const std::string& id) {
 void Everywhere::Answered(const Shared& gathering, const std::string& id, int round,
                           const Result<pb::AcknowledgedResponse>& result) {
   {
-    std::lock_guard lock(mu_);
+    const MutexLock lock(mu_);
     Part& part = gathering->parts.at(id);
     if (part.over || part.round != round) return;
     part.asked = false;
@@ -102,7 +102,7 @@ void Everywhere::Answered(const Shared& gathering, const std::string& id, int ro
 void Everywhere::HereDone(const Shared& gathering, const Result<Left>& result) {
   if (!result.ok()) return EndIfOver(gathering, result.status());
   {
-    std::lock_guard lock(mu_);
+    const MutexLock lock(mu_);
     gathering->here_over = true;
     gathering->total += result->total;
     for (const std::string& peer : result->shown)
@@ -114,7 +114,7 @@ void Everywhere::HereDone(const Shared& gathering, const Result<Left>& result) {
 void Everywhere::EndIfOver(const Shared& gathering, const Status& failed) {
   Left left;
   {
-    std::lock_guard lock(mu_);
+    const MutexLock lock(mu_);
     const bool over = gathering->here_over &&
                       std::all_of(gathering->parts.begin(), gathering->parts.end(),
                                   [](const auto& id_and_part) { return id_and_part.second.over; });
@@ -135,7 +135,7 @@ void Everywhere::Look(const Shared& gathering, const std::string& id, BootTime n
   const auto alive = ReadAlive(ground_->view, id);
   bool ask = false;
   {
-    std::lock_guard lock(mu_);
+    const MutexLock lock(mu_);
     Part& part = gathering->parts.at(id);
     if (part.over) return;
     const bool gone = alive.ok() && !*alive;
@@ -159,7 +159,7 @@ void Everywhere::Look(const Shared& gathering, const std::string& id, BootTime n
 void Everywhere::Tick(BootTime now) {
   std::vector<std::pair<Shared, std::string>> open;
   {
-    std::lock_guard lock(mu_);
+    const MutexLock lock(mu_);
     for (const Shared& gathering : gatherings_)
       for (const auto& [id, part] : gathering->parts)
         if (!part.over) open.emplace_back(gathering, id);
@@ -170,7 +170,7 @@ void Everywhere::Tick(BootTime now) {
 void Everywhere::Stop() {
   std::list<Shared> ended;
   {
-    std::lock_guard lock(mu_);
+    const MutexLock lock(mu_);
     stopped_ = true;
     ended = gatherings_;
   }

@@ -3,13 +3,13 @@
 #include <list>
 #include <map>
 #include <memory>
-#include <mutex>
 #include <string>
 #include <vector>
 
 #include "core/acknowledgements.h"
 #include "core/ground.h"
 #include "core/nodes.h"
+#include "datawire/mutex.h"
 
 namespace datawire::directory {
 
@@ -59,9 +59,9 @@ class Everywhere : public std::enable_shared_from_this<Everywhere> {
 
   const std::shared_ptr<Ground> ground_;
   const std::shared_ptr<Acknowledgements> here_;
-  std::mutex mu_;  // also guards what the gatherings hold
-  std::list<Shared> gatherings_;
-  bool stopped_ = false;
+  Mutex mu_;  // also guards what the gatherings hold
+  std::list<Shared> gatherings_ DW_GUARDED_BY(mu_);
+  bool stopped_ DW_GUARDED_BY(mu_) = false;
 };
 
 }  // namespace datawire::directory

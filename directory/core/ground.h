@@ -9,6 +9,7 @@
 #include "core/directory.h"
 #include "core/ids.h"
 #include "datawire/limits.h"
+#include "datawire/mutex.h"
 #include "view/principal.h"
 
 namespace datawire::directory {
@@ -89,17 +90,17 @@ class StreamGate {
  public:
   explicit StreamGate(Stream& stream) : stream_(&stream) {}
   void Wake() {
-    std::lock_guard lock(mu_);
+    const MutexLock lock(mu_);
     if (stream_ != nullptr) stream_->Wake();
   }
   void Detach() {
-    std::lock_guard lock(mu_);
+    const MutexLock lock(mu_);
     stream_ = nullptr;
   }
 
  private:
-  std::mutex mu_;
-  Stream* stream_;
+  Mutex mu_;
+  Stream* stream_ DW_GUARDED_BY(mu_);
 };
 
 }  // namespace datawire::directory

@@ -20,14 +20,14 @@ Result<HeldSnapshots::Page> HeldSnapshots::Open(const std::string& page_token,
   std::string bytes;
   if (!FromHex(page_token, &bytes) || bytes.size() <= kIdBytes) return again;
   const std::string id = bytes.substr(0, kIdBytes);
-  std::lock_guard lock(mu_);
+  const MutexLock lock(mu_);
   const auto it = held_.find(id);
   if (it == held_.end()) return again;
   return Page{it->second.snapshot, it->second.scope, id, bytes.substr(kIdBytes)};
 }
 
 Result<std::string> HeldSnapshots::Keep(Page page, const std::string& next) {
-  std::lock_guard lock(mu_);
+  const MutexLock lock(mu_);
   if (next.empty()) {
     held_.erase(page.id);
     return std::string();
@@ -43,7 +43,7 @@ Result<std::string> HeldSnapshots::Keep(Page page, const std::string& next) {
 
 void HeldSnapshots::Tick(BootTime now) {
   std::vector<std::shared_ptr<View::Snapshot>> released;  // destroyed after the lock: disc work
-  std::lock_guard lock(mu_);
+  const MutexLock lock(mu_);
   for (auto it = held_.begin(); it != held_.end();) {
     if (it->second.until > now) {
       ++it;

@@ -2,10 +2,10 @@
 
 #include <map>
 #include <memory>
-#include <mutex>
 #include <string>
 
 #include "core/ground.h"
+#include "datawire/mutex.h"
 
 namespace datawire::directory {
 
@@ -44,8 +44,8 @@ class HeldSnapshots {
   const std::shared_ptr<Ground> ground_;
   const size_t most_;
   const std::string verb_, several_;
-  std::mutex mu_;
-  std::map<std::string, Held> held_;  // by random id; guarded by mu_
+  Mutex mu_;
+  std::map<std::string, Held> held_ DW_GUARDED_BY(mu_);  // by random id
 };
 
 /// Of a request; 0: the most there is. kInvalid beyond that.

@@ -15,7 +15,7 @@ std::string Ids::Bytes(size_t count) {
     DW_ASSERT(RAND_bytes(reinterpret_cast<unsigned char*>(out.data()), count) == 1);
     return out;
   }
-  std::lock_guard lock(mu_);
+  const MutexLock lock(mu_);
   for (char& c : out) c = static_cast<char>(random_());
   return out;
 }

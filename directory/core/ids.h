@@ -1,10 +1,11 @@
 #pragma once
 
 #include <cstdint>
-#include <mutex>
 #include <random>
 #include <string>
 #include <string_view>
+
+#include "datawire/mutex.h"
 
 namespace datawire::directory {
 
@@ -17,8 +18,8 @@ class Ids {
 
  private:
   const bool seeded_;
-  std::mutex mu_;
-  std::mt19937_64 random_;
+  Mutex mu_;
+  std::mt19937_64 random_ DW_GUARDED_BY(mu_);
 };
 
 std::string Sha256(std::string_view bytes);

@@ -6,7 +6,7 @@ Status LongJob::Begin(std::function<void()> run) {
   std::thread former;  // its work is done, at most it is about to say so
   Status refused;
   {
-    std::lock_guard lock(mu_);
+    const MutexLock lock(mu_);
     if (stopping_) {
       refused = {Code::kUnavailable, "the directory is stopping"};
     } else if (busy_) {
@@ -22,14 +22,14 @@ Status LongJob::Begin(std::function<void()> run) {
 }
 
 void LongJob::Free() {
-  std::lock_guard lock(mu_);
+  const MutexLock lock(mu_);
   busy_ = false;
 }
 
 void LongJob::Stop() {
   std::thread last;
   {
-    std::lock_guard lock(mu_);
+    const MutexLock lock(mu_);
     stopping_ = true;
     last = std::move(thread_);
   }

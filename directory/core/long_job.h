@@ -2,10 +2,10 @@
 
 #include <atomic>
 #include <functional>
-#include <mutex>
 #include <string>
 #include <thread>
 
+#include "datawire/mutex.h"
 #include "datawire/result.h"
 
 namespace datawire::directory {
@@ -37,9 +37,9 @@ class LongJob {
   void Free();
 
   const std::string busy_text_;
-  std::mutex mu_;
-  std::thread thread_;  // by mu_
-  bool busy_ = false;   // by mu_
+  Mutex mu_;
+  std::thread thread_ DW_GUARDED_BY(mu_);
+  bool busy_ DW_GUARDED_BY(mu_) = false;
   std::atomic<bool> stopping_{false};
 };
 

@@ -1,8 +1,8 @@
 #include "core/members.h"
 
 #include <algorithm>
-#include <condition_variable>
 
+#include "datawire/mutex.h"
 #include "datawire/wire.h"
 
 namespace datawire::directory {
@@ -18,9 +18,9 @@ constexpr auto kCompareEarly = 500ms;  // before the deadline of who asks
 
 /// What comes in from several sides. Thread-safe.
 struct Answers {
-  std::mutex mutex;
-  std::condition_variable came;
-  std::map<std::string, Result<pb::StatusResponse>> by_id;
+  Mutex mutex;
+  Condition came;
+  std::map<std::string, Result<pb::StatusResponse>> by_id DW_GUARDED_BY(mutex);
 };
 
 void Show(const KnownNode& node, pb::MembersResponse::Node* out) {
@@ -92,7 +92,10 @@ Result<pb::MembersResponse> AskMembers(const Ground& ground, const pb::StatusRes
                        [](const KnownNode& node, const std::string& id) { return node.id < id; });
   if (place == nodes.end() || place->id != self) nodes.insert(place, KnownNode{.id = self});
   const auto answers = std::make_shared<Answers>();
-  answers->by_id.emplace(self, own);
+  {
+    const MutexLock lock(answers->mutex);
+    answers->by_id.emplace(self, own);
+  }
   size_t asked = 1;
   const BootTime until = BootClock::now() + kMost;
   for (KnownNode& node : nodes) {
@@ -103,16 +106,17 @@ Result<pb::MembersResponse> AskMembers(const Ground& ground, const pb::StatusRes
       ++asked;
       ground.options.nodes->GetStatus(node.address, until,
                                       [answers, id = node.id](Result<pb::StatusResponse> result) {
-                                        const std::lock_guard lock(answers->mutex);
+                                        const MutexLock lock(answers->mutex);
                                         answers->by_id.emplace(id, std::move(result));
                                         answers->came.notify_one();
                                       });
     }
   }
   const auto log = ground.log.Members(kMost);
-  std::unique_lock lock(answers->mutex);
+  MutexLock lock(answers->mutex);
   const auto left = until + kLate - BootClock::now();
-  if (!answers->came.wait_for(lock, left, [&] { return answers->by_id.size() == asked; }))
+  if (!answers->came.wait_for(
+          lock, left, [&]() DW_REQUIRES(answers->mutex) { return answers->by_id.size() == asked; }))
     for (const KnownNode& node : nodes)
       if (node.alive) answers->by_id.emplace(node.id, Status(Code::kTimeout, "it does not answer"));
   return ComposeMembers(nodes, answers->by_id, log, ground.source);

@@ -26,7 +26,7 @@ Result<Quotas::Held> Quotas::Take(Kind kind, const std::string& principal, size_
                                   size_t already) {
   if (principal.empty() || count == 0) return Held();
   const auto of = static_cast<size_t>(kind);
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   const auto found = held_[of].find(principal);
   const size_t held = already + (found == held_[of].end() ? 0 : found->second);
   if (held + count > most_[of]) {
@@ -41,7 +41,7 @@ Result<Quotas::Held> Quotas::Take(Kind kind, const std::string& principal, size_
 
 Quotas::Held Quotas::Charge(Kind kind, const std::string& principal, size_t count) {
   if (principal.empty() || count == 0) return {};
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   return Add(kind, principal, count);
 }
 
@@ -54,7 +54,7 @@ Quotas::Held Quotas::Add(Kind kind, const std::string& principal, size_t count) 
 }
 
 void Quotas::Release(Kind kind, const std::string& principal, size_t count) {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   Counts& counts = held_[static_cast<size_t>(kind)];
   const auto found = counts.find(principal);
   found->second -= count;

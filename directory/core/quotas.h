@@ -5,11 +5,11 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
-#include <mutex>
 #include <string>
 #include <unordered_map>
 
 #include "datawire/limits.h"
+#include "datawire/mutex.h"
 #include "datawire/result.h"
 
 namespace datawire::directory {
@@ -42,13 +42,13 @@ class Quotas : public std::enable_shared_from_this<Quotas> {
 
  private:
   using Counts = std::unordered_map<std::string, size_t>;
-  Held Add(Kind kind, const std::string& principal, size_t count);  // with mutex_ held
+  Held Add(Kind kind, const std::string& principal, size_t count) DW_REQUIRES(mutex_);
   void Release(Kind kind, const std::string& principal, size_t count);
 
   const std::array<size_t, 4> most_;
   std::atomic<uint64_t> refusals_{0};
-  std::mutex mutex_;
-  std::array<Counts, 4> held_;  // by mutex_
+  Mutex mutex_;
+  std::array<Counts, 4> held_ DW_GUARDED_BY(mutex_);
 };
 
 }  // namespace datawire::directory

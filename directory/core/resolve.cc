@@ -66,7 +66,7 @@ void ResolveVerb::Resolve(const pb::ResolveRequest& request, Done done) {
 void ResolveVerb::AnswerAt(Revision least, std::vector<Address> addresses, Done done) {
   Status refused;
   if (ground_->view.Applied() < least) {
-    std::lock_guard lock(mu_);
+    const MutexLock lock(mu_);
     // Seen again under the lock: OnPublished takes it after the revision can be read.
     if (stopped_) {
       refused = {Code::kUnavailable, "this node stops"};
@@ -103,7 +103,7 @@ Result<std::string> ResolveVerb::Answer(const std::vector<Address>& addresses) {
 void ResolveVerb::OnPublished(Revision at) {
   std::vector<Waiting> due;
   {
-    std::lock_guard lock(mu_);
+    const MutexLock lock(mu_);
     while (!waiting_.empty() && waiting_.begin()->first <= at)
       due.push_back(std::move(waiting_.extract(waiting_.begin()).mapped()));
   }
@@ -114,7 +114,7 @@ void ResolveVerb::Tick(BootTime now) {
   std::vector<std::pair<Revision, Waiting>> late;
   const Revision applied = ground_->view.Applied();
   {
-    std::lock_guard lock(mu_);
+    const MutexLock lock(mu_);
     for (auto it = waiting_.begin(); it != waiting_.end();) {
       if (it->second.deadline > now && it->first > applied) {
         ++it;
@@ -136,7 +136,7 @@ void ResolveVerb::Tick(BootTime now) {
 void ResolveVerb::Stop() {
   std::multimap<Revision, Waiting> waiting;
   {
-    std::lock_guard lock(mu_);
+    const MutexLock lock(mu_);
     stopped_ = true;
     waiting.swap(waiting_);
   }

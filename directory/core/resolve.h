@@ -3,11 +3,11 @@
 #include <functional>
 #include <map>
 #include <memory>
-#include <mutex>
 #include <string>
 #include <vector>
 
 #include "core/ground.h"
+#include "datawire/mutex.h"
 
 namespace datawire::directory {
 
@@ -35,9 +35,9 @@ class ResolveVerb : public std::enable_shared_from_this<ResolveVerb> {
   Result<std::string> Answer(const std::vector<Address>& addresses);
 
   std::shared_ptr<Ground> ground_;
-  std::mutex mu_;
-  std::multimap<Revision, Waiting> waiting_;  // guarded by mu_
-  bool stopped_ = false;                      // guarded by mu_
+  Mutex mu_;
+  std::multimap<Revision, Waiting> waiting_ DW_GUARDED_BY(mu_);
+  bool stopped_ DW_GUARDED_BY(mu_) = false;
 };
 
 }  // namespace datawire::directory

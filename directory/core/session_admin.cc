@@ -59,11 +59,12 @@ pb::ListSessionsResponse::Session Tethers::Show(const Session& session) const {
 Result<std::optional<pb::ListSessionsResponse::Session>> Tethers::ShowAny(
     const std::string& id) const {
   {
-    std::lock_guard lock(mu_);
+    const MutexLock lock(mu_);
     if (const Session* session = table_.Find(id)) return std::optional(Show(*session));
   }
   DW_ASSIGN(const auto session, ReadSession(id));
   if (!session) return std::optional<pb::ListSessionsResponse::Session>();
+  const MutexLock lock(mu_);
   return std::optional(Show(*session));
 }
 
@@ -138,7 +139,7 @@ void Tethers::EndSession(const pb::EndSessionRequest& request, const Peer& peer,
   };
   After after;
   if (refused.ok()) {
-    std::unique_lock lock(mu_);
+    MutexLock lock(mu_);
     if (table_.Find(id) == nullptr) {
       lock.unlock();
       return ChangeForeign(
@@ -177,7 +178,7 @@ void Tethers::DrainSession(const std::string& id, bool undo, const Peer& peer, R
   Status refused;
   After after;
   {
-    std::unique_lock lock(mu_);
+    MutexLock lock(mu_);
     const Session* session = table_.Find(id);
     if (session == nullptr) {
       lock.unlock();
@@ -210,7 +211,7 @@ void Tethers::DrainSession(const std::string& id, bool undo, const Peer& peer, R
 }
 
 Result<pb::ReleaseBrakeResponse> Tethers::ReleaseBrake() {
-  std::lock_guard lock(mu_);
+  const MutexLock lock(mu_);
   if (!table_.ReleaseBrake())
     return Status(Code::kConflict, "the brake is off: there is nothing to release");
   pb::ReleaseBrakeResponse out;

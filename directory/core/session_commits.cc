@@ -84,7 +84,7 @@ void Tethers::ProposeExpiries(const std::vector<Session>& sessions) {
     orphans |= session.orphan;
   }
   {
-    std::lock_guard lock(mu_);
+    const MutexLock lock(mu_);
     op.guards.push_back(
         {budget_modified_ == 0 ? Guard::kAbsent : Guard::kModEquals, kBudgetKey, budget_modified_});
   }
@@ -93,7 +93,7 @@ void Tethers::ProposeExpiries(const std::vector<Session>& sessions) {
   auto self = shared_from_this();
   const auto done = [self, sessions](const Outcome& outcome) {
     {
-      std::lock_guard lock(self->mu_);
+      const MutexLock lock(self->mu_);
       self->expiring_ = false;
       self->expire_most_ = outcome.status.ok() ? std::min(self->expire_most_ * 2, kExpireMost) : 1;
     }
@@ -153,7 +153,7 @@ void Tethers::EndDone(const std::string& id, EndReason reason, const Outcome& ou
   }
   After after;
   {
-    std::lock_guard lock(mu_);
+    const MutexLock lock(mu_);
     const Session* session = table_.Find(id);
     if (session == nullptr) return;
     if (elsewhere) {
@@ -234,7 +234,7 @@ void Tethers::ProposeMark(const std::string& id, const Session& session) {
 void Tethers::MarkDone(const std::string& id, SessionMark written, const Outcome& outcome) {
   After after;
   {
-    std::lock_guard lock(mu_);
+    const MutexLock lock(mu_);
     table_.Marked(id, outcome.status.ok(), written, outcome.at.number);
     const Session* session = table_.Find(id);
     if (session != nullptr && SessionTable::Wanted(*session) == session->marked)

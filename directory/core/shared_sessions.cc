@@ -54,7 +54,7 @@ void Tethers::TakeOver(const Line& line, const pb::TetherRequest::Hello& hello, 
   const auto end = [&](const Status& status) {
     After after;
     {
-      std::lock_guard lock(mu_);
+      const MutexLock lock(mu_);
       EndLine(line, status, "", 0, after);
     }
     after.Run();
@@ -69,7 +69,7 @@ void Tethers::TakeOver(const Line& line, const pb::TetherRequest::Hello& hello, 
       if (current.ok()) return self->TakeOver(line, hello, 1);
       After after;
       {
-        std::lock_guard lock(self->mu_);
+        const MutexLock lock(self->mu_);
         self->EndLine(line, current, "", 0, after);
       }
       after.Run();
@@ -81,7 +81,7 @@ void Tethers::TakeOver(const Line& line, const pb::TetherRequest::Hello& hello, 
     ++ground_->counts.refused;
     After after;
     {
-      std::lock_guard lock(mu_);
+      const MutexLock lock(mu_);
       RefuseResume(line, id, verdict, session.record.attach_number(), after);
     }
     return after.Run();
@@ -105,7 +105,7 @@ void Tethers::TakenOver(const Line& line, const Session& session, const Quotas::
   const bool still = !outcome.status.ok() || IsStill(session.id, outcome.at.number);
   After after;
   {
-    std::lock_guard lock(mu_);
+    const MutexLock lock(mu_);
     if (!outcome.status.ok() || !still) {
       EndLine(line,
               still ? outcome.status : Status(Code::kFenced, "the session was resumed elsewhere"),
@@ -137,7 +137,7 @@ void Tethers::OnPublished(const Published& published) {
   if (published.records.empty() && published.sessions_gone.empty()) return;
   After after;
   {
-    std::lock_guard lock(mu_);
+    const MutexLock lock(mu_);
     std::map<std::string, record::v1::SessionEnded> ended;
     for (const Record& record : published.records) {
       if (record.key.starts_with("t/"))
@@ -221,16 +221,21 @@ void Tethers::LookForOrphans(BootTime now) {
   looked_at_ = now;
   if (const auto budget = ground_->view.Get(kBudgetKey); budget.ok() && *budget) {
     // What this node was told of last, but for the moments before it began to listen.
-    std::lock_guard lock(mu_);
+    const MutexLock lock(mu_);
     if (budget_seen_ == (*budget)->modified)
       budget_modified_ = std::max(budget_modified_, budget_seen_);
     budget_seen_ = (*budget)->modified;
   }
   if (!ground_->log.Role("reaper")) return ForgetOrphans();
-  if (!reaping_) ReadOwners();
+  bool known = false;
+  {
+    const MutexLock lock(mu_);
+    known = reaping_;
+  }
+  if (!known) ReadOwners();
   std::vector<Orphans::Owner> owners;
   {
-    std::lock_guard lock(mu_);
+    const MutexLock lock(mu_);
     owners = orphans_.owners();
   }
   for (const Orphans::Owner& owner : owners) {
@@ -247,7 +252,7 @@ void Tethers::LookForOrphans(BootTime now) {
 // Whoever holds what now, and from here on what OnRecord is told.
 void Tethers::ReadOwners() {
   {
-    std::lock_guard lock(mu_);
+    const MutexLock lock(mu_);
     reaping_ = reading_owners_ = true;
   }
   std::vector<std::pair<std::string, Orphans::Owner>> found;
@@ -257,7 +262,7 @@ void Tethers::ReadOwners() {
       found.emplace_back(record.key.substr(2), OwnerOf(session));
     return true;
   });
-  std::lock_guard lock(mu_);
+  const MutexLock lock(mu_);
   for (auto& [id, owner] : found)
     if (!changed_meanwhile_.contains(id)) orphans_.Owned(id, owner);
   changed_meanwhile_.clear();
@@ -268,7 +273,7 @@ void Tethers::ReadOwners() {
 void Tethers::AdoptOrphans(const Orphans::Owner& owner, BootTime now) {
   std::vector<std::string> ids;
   {
-    std::lock_guard lock(mu_);
+    const MutexLock lock(mu_);
     adopted_.insert(owner);
     for (const std::string& id : orphans_.of(owner)) {
       if (table_.Find(id) != nullptr) continue;
@@ -280,20 +285,20 @@ void Tethers::AdoptOrphans(const Orphans::Owner& owner, BootTime now) {
     const auto read = ReadSession(id);
     if (!read.ok() || !*read || OwnerOf((*read)->record) != owner) continue;
     const Session& session = **read;
-    std::lock_guard lock(mu_);
+    const MutexLock lock(mu_);
     if (!orphans_.of(owner).contains(id)) continue;  // resumed meanwhile
     table_.Adopt(id, session.record, session.modified, session.marked, session.mark_modified, now);
   }
 }
 
 void Tethers::ReturnOrphans(const Orphans::Owner& owner) {
-  std::lock_guard lock(mu_);
+  const MutexLock lock(mu_);
   if (adopted_.erase(owner) == 0) return;
   for (const std::string& id : orphans_.of(owner)) ForgetOrphan(id);
 }
 
 void Tethers::ForgetOrphans() {
-  std::lock_guard lock(mu_);
+  const MutexLock lock(mu_);
   if (!reaping_) return;
   reaping_ = false;
   for (const Orphans::Owner& owner : orphans_.owners())

@@ -21,13 +21,20 @@ Status TooMany() {
 
 }  // namespace
 
+std::vector<std::string> WithAncestors(std::string key) {
+  std::vector<std::string> out;
+  for (size_t cut = key.size(); cut != std::string::npos; cut = key.rfind('\0', cut - 1))
+    out.push_back(key.substr(0, cut));
+  return out;
+}
+
 Status SubscriberState::OnRequest(const pb::SubscribeRequest& request) {
   UnindexEnded();
   for (const std::string& text : request.drop()) Drop(text);
   for (const std::string& text : request.drop_subtree()) DropSubtree(text);
   for (const auto& held : request.add()) Add(held);
   for (const auto& subtree : request.add_subtree()) AddSubtree(subtree);
-  std::unique_lock lock(mu_);
+  MutexLock lock(mu_);
   if (refused_.size() > kRefusedMost)
     return {Code::kInvalid, std::to_string(refused_.size()) + " refused addresses wait unread"};
   acknowledged_ = std::max(acknowledged_, FromWire(request.acknowledged()));
@@ -43,7 +50,7 @@ void SubscriberState::Drop(const std::string& text) {
   const std::string key = address->Key();
   bool had = false;
   {
-    std::lock_guard lock(mu_);
+    const MutexLock lock(mu_);
     const auto it = subscriptions_.find(key);
     if (it == subscriptions_.end()) return;
     had = std::exchange(it->second.asked, false);
@@ -60,13 +67,13 @@ void SubscriberState::Add(const pb::SubscribeRequest::Held& held) {
   if (!address.ok()) return Refuse(held.address(), address.status());
   const std::string key = address->Key();
   {
-    std::lock_guard lock(mu_);
+    const MutexLock lock(mu_);
     if (!subscriptions_.contains(key) && Full())
       return PushRefused(address->text(), TooMany(), false);
   }
   // Indexed before it is due: a change that comes after the answer was read finds it.
   hub_->Index(key, shared_from_this());
-  std::unique_lock lock(mu_);
+  MutexLock lock(mu_);
   if (closed_) {
     lock.unlock();
     return hub_->Unindex(key, shared_from_this());
@@ -81,12 +88,12 @@ void SubscriberState::AddSubtree(const pb::SubscribeRequest::Subtree& added) {
   const std::string key = prefix->Key();
   bool fresh = false;
   {
-    std::lock_guard lock(mu_);
+    const MutexLock lock(mu_);
     fresh = !subtrees_.contains(key);
     if (fresh && Full()) return PushRefused(prefix->text(), TooMany(), true);
   }
   if (fresh) hub_->IndexSubtree(key, shared_from_this());  // before it is listed, as in Add
-  std::unique_lock lock(mu_);
+  MutexLock lock(mu_);
   if (closed_) {
     lock.unlock();
     return hub_->UnindexSubtree(key, shared_from_this());
@@ -119,7 +126,7 @@ void SubscriberState::DropSubtree(const std::string& text) {
   if (!prefix.ok()) return Refuse(text, prefix.status(), true);
   const std::string key = prefix->Key();
   {
-    std::lock_guard lock(mu_);
+    const MutexLock lock(mu_);
     if (!subtrees_.contains(key)) return;
     EndSubtree(key);
   }
@@ -127,8 +134,10 @@ void SubscriberState::DropSubtree(const std::string& text) {
 }
 
 bool SubscriberState::Covered(const std::string& key) const {
-  return !subtrees_.empty() &&
-         AnyAncestor(key, [&](const std::string& each) { return subtrees_.contains(each); });
+  if (subtrees_.empty()) return false;
+  for (const std::string& each : WithAncestors(key))
+    if (subtrees_.contains(each)) return true;
+  return false;
 }
 
 void SubscriberState::MakeDue(const std::string& key, Subscription& subscription) {
@@ -163,36 +172,36 @@ void SubscriberState::EndSubtree(const std::string& key) {
   const Address prefix = subtrees_.at(key).prefix;
   subtrees_.erase(key);
   std::erase(to_list_, key);
-  std::erase_if(subscriptions_, [&](const auto& entry) {
+  std::erase_if(subscriptions_, [&](const auto& entry) DW_REQUIRES(mu_) {
     return !entry.second.asked && entry.second.address.IsWithin(prefix) && !Covered(entry.first);
   });
 }
 
 // There is no room for an address below them.
 void SubscriberState::EndSubtreesOver(const std::string& key) {
-  AnyAncestor(key, [&](const std::string& each) {
+  for (const std::string& each : WithAncestors(key)) {
     const auto it = subtrees_.find(each);
-    if (it == subtrees_.end()) return false;
+    if (it == subtrees_.end()) continue;
     PushRefused(it->second.prefix.text(), TooMany(), true);
     EndSubtree(each);
     ended_.push_back(each);
-    return false;
-  });
+  }
 }
 
 // Those that ended by themselves leave the hub where no other request can add them again meanwhile.
 void SubscriberState::UnindexEnded() {
   std::vector<std::string> ended;
   {
-    std::lock_guard lock(mu_);
+    const MutexLock lock(mu_);
     ended = std::exchange(ended_, {});
-    std::erase_if(ended, [&](const std::string& key) { return subtrees_.contains(key); });
+    std::erase_if(
+        ended, [this](const std::string& key) DW_REQUIRES(mu_) { return subtrees_.contains(key); });
   }
   for (const std::string& key : ended) hub_->UnindexSubtree(key, shared_from_this());
 }
 
 void SubscriberState::Refuse(const std::string& address, const Status& status, bool subtree) {
-  std::lock_guard lock(mu_);
+  const MutexLock lock(mu_);
   PushRefused(address, status, subtree);
 }
 
@@ -207,7 +216,7 @@ void SubscriberState::PushRefused(const std::string& address, const Status& stat
 
 void SubscriberState::MarkDirty(const std::string& key) {
   {
-    std::lock_guard lock(mu_);
+    const MutexLock lock(mu_);
     const auto it = subscriptions_.find(key);
     if (it == subscriptions_.end() || it->second.dirty) return;
     MakeDue(key, it->second);
@@ -218,7 +227,7 @@ void SubscriberState::MarkDirty(const std::string& key) {
 void SubscriberState::MarkBelow(const Address& address) {
   const std::string key = address.Key();
   {
-    std::lock_guard lock(mu_);
+    const MutexLock lock(mu_);
     if (const auto it = subscriptions_.find(key); it != subscriptions_.end())
       MakeDue(key, it->second);
     else if (Covered(key) && !HoldRegistered(address, key))
@@ -234,14 +243,14 @@ bool SubscriberState::ListSome() {
     std::string key;
     std::optional<Subtree> subtree;
     {
-      std::lock_guard lock(mu_);
+      const MutexLock lock(mu_);
       if (to_list_.empty() || dirty_.size() >= kBatchMost) return true;
       key = to_list_.front();
       subtree = subtrees_.at(key);
     }
     const auto rows = ground_->view.Hold()->Rows(subtree->prefix, subtree->after, kListed);
     if (!rows.ok()) return false;
-    std::lock_guard lock(mu_);
+    const MutexLock lock(mu_);
     const auto it = subtrees_.find(key);
     if (it == subtrees_.end() || it->second.number != subtree->number) continue;
     if (rows->size() < kListed) std::erase(to_list_, key);
@@ -258,7 +267,7 @@ bool SubscriberState::ListSome() {
 
 void SubscriberState::Wake() {
   {
-    std::lock_guard lock(mu_);
+    const MutexLock lock(mu_);
     if (woken_ || closed_) return;
     woken_ = true;
   }
@@ -347,7 +356,7 @@ bool SubscriberState::AppendMark(Revision marked, std::string* message) {
 }
 
 std::optional<std::string> SubscriberState::Next() {
-  std::lock_guard one_at_a_time(next_mu_);
+  const MutexLock one_at_a_time(next_mu_);
   std::vector<Due> due;
   while (true) {
     // Before the dirty set is looked at: what is marked later is newer than this.
@@ -355,7 +364,7 @@ std::optional<std::string> SubscriberState::Next() {
     const bool listed = ListSome();
     std::string refused;
     {
-      std::lock_guard lock(mu_);
+      const MutexLock lock(mu_);
       woken_ = false;
       if (closed_) return std::nullopt;
       due = TakeDue();
@@ -372,7 +381,7 @@ std::optional<std::string> SubscriberState::Next() {
       batch_ = std::max(kBatchLeast, packed.taken + 1);
     else
       batch_ = std::min(kBatchMost, batch_ * 2);
-    std::lock_guard lock(mu_);
+    const MutexLock lock(mu_);
     const bool failed = !listed || (!due.empty() && packed.taken == 0 && refused.empty());
     PutBack(due, packed.taken);
     for (const auto& [key, hash] : packed.sent) {
@@ -396,7 +405,7 @@ std::optional<std::string> SubscriberState::Next() {
 
 void SubscriberState::Tick(BootTime now) {
   {
-    std::lock_guard lock(mu_);
+    const MutexLock lock(mu_);
     if (!mark_due_ && now - marked_at_ >= limits::kMarkEvery) mark_due_ = true;
     if (!mark_due_) return;
   }
@@ -404,14 +413,14 @@ void SubscriberState::Tick(BootTime now) {
 }
 
 bool SubscriberState::Acknowledged(Revision at) {
-  std::lock_guard lock(mu_);
+  const MutexLock lock(mu_);
   return closed_ || acknowledged_ >= at;
 }
 
 void SubscriberState::Close() {
   std::vector<std::string> keys, subtrees;
   {
-    std::lock_guard lock(mu_);
+    const MutexLock lock(mu_);
     closed_ = true;
     for (const auto& [key, subscription] : subscriptions_)
       if (subscription.asked) keys.push_back(key);

@@ -3,28 +3,20 @@
 #include <deque>
 #include <map>
 #include <memory>
-#include <mutex>
 #include <optional>
 #include <string>
 #include <unordered_map>
 #include <vector>
 
 #include "core/ground.h"
+#include "datawire/mutex.h"
 
 namespace datawire::directory {
 
 class WatchHub;
 
-/// Whether `holds` of the key of an address or of one of its ancestors; the address first.
-template <typename Predicate>
-bool AnyAncestor(std::string key, const Predicate& holds) {
-  while (true) {
-    if (holds(key)) return true;
-    const size_t cut = key.rfind('\0');
-    if (cut == std::string::npos) return false;
-    key.resize(cut);
-  }
-}
+/// The key of an address and of each of its ancestors; the address first.
+std::vector<std::string> WithAncestors(std::string key);
 
 /// One Subscribe stream: its addresses, which of them are dirty, and the hash of what was sent. A
 /// subtree holds the registered addresses below it like addresses asked for one by one, and lists
@@ -81,40 +73,45 @@ class SubscriberState : public std::enable_shared_from_this<SubscriberState> {
   void Drop(const std::string& text);
   void DropSubtree(const std::string& text);
   void Refuse(const std::string& address, const Status& status, bool subtree = false);
-  // With mu_ held.
-  bool Full() const { return subscriptions_.size() + subtrees_.size() >= limits::kSubscriptions; }
-  bool Covered(const std::string& key) const;
-  void PushRefused(const std::string& address, const Status& status, bool subtree);
-  void MakeDue(const std::string& key, Subscription& subscription);
-  void Hold(const Address& address, const std::string& key, const pb::SubscribeRequest::Held& held);
-  bool HoldRegistered(const Address& address, const std::string& key);
-  void EndSubtree(const std::string& key);
-  void EndSubtreesOver(const std::string& key);
+  bool Full() const DW_REQUIRES(mu_) {
+    return subscriptions_.size() + subtrees_.size() >= limits::kSubscriptions;
+  }
+  bool Covered(const std::string& key) const DW_REQUIRES(mu_);
+  void PushRefused(const std::string& address, const Status& status, bool subtree) DW_REQUIRES(mu_);
+  void MakeDue(const std::string& key, Subscription& subscription) DW_REQUIRES(mu_);
+  void Hold(const Address& address, const std::string& key, const pb::SubscribeRequest::Held& held)
+      DW_REQUIRES(mu_);
+  bool HoldRegistered(const Address& address, const std::string& key) DW_REQUIRES(mu_);
+  void EndSubtree(const std::string& key) DW_REQUIRES(mu_);
+  void EndSubtreesOver(const std::string& key) DW_REQUIRES(mu_);
   void UnindexEnded();
   bool ListSome();
-  std::vector<Due> TakeDue();
+  std::vector<Due> TakeDue() DW_REQUIRES(next_mu_, mu_);
   Packed Pack(const std::vector<Due>& due);
-  void PutBack(const std::vector<Due>& due, size_t from);
-  bool AppendMark(Revision marked, std::string* message);
+  void PutBack(const std::vector<Due>& due, size_t from) DW_REQUIRES(mu_);
+  bool AppendMark(Revision marked, std::string* message) DW_REQUIRES(mu_);
   void Wake();
 
   std::shared_ptr<Ground> ground_;
   std::shared_ptr<WatchHub> hub_;
-  std::mutex next_mu_;  // one Next at a time; taken before mu_
-  size_t batch_ = 256;  // guarded by next_mu_: how many answers are computed at once
+  Mutex next_mu_;                               // one Next at a time; taken before mu_
+  size_t batch_ DW_GUARDED_BY(next_mu_) = 256;  // how many answers are computed at once
 
-  std::mutex mu_;
-  // Guarded by mu_.
-  std::unordered_map<std::string, Subscription> subscriptions_;
-  std::map<std::string, Subtree> subtrees_;
-  std::deque<std::string> to_list_;  // subtrees whose addresses are not all held yet
-  std::vector<std::string> ended_;   // for want of room; the hub still has them
-  uint64_t numbers_ = 0;
-  std::deque<std::string> dirty_;
-  std::vector<pb::RefusedAddress> refused_;
-  Revision acknowledged_;
-  BootTime marked_at_{};
-  bool mark_due_ = true, first_ = true, woken_ = false, closed_ = false;
+  Mutex mu_;
+  std::unordered_map<std::string, Subscription> subscriptions_ DW_GUARDED_BY(mu_);
+  std::map<std::string, Subtree> subtrees_ DW_GUARDED_BY(mu_);
+  std::deque<std::string> to_list_
+      DW_GUARDED_BY(mu_);  // subtrees whose addresses are not all held yet
+  std::vector<std::string> ended_ DW_GUARDED_BY(mu_);  // for want of room; the hub still has them
+  uint64_t numbers_ DW_GUARDED_BY(mu_) = 0;
+  std::deque<std::string> dirty_ DW_GUARDED_BY(mu_);
+  std::vector<pb::RefusedAddress> refused_ DW_GUARDED_BY(mu_);
+  Revision acknowledged_ DW_GUARDED_BY(mu_);
+  BootTime marked_at_ DW_GUARDED_BY(mu_){};
+  bool mark_due_ DW_GUARDED_BY(mu_) = true;
+  bool first_ DW_GUARDED_BY(mu_) = true;
+  bool woken_ DW_GUARDED_BY(mu_) = false;
+  bool closed_ DW_GUARDED_BY(mu_) = false;
 };
 
 }  // namespace datawire::directory

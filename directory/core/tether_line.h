@@ -10,6 +10,7 @@
 
 #include "core/ground.h"
 #include "core/ops.h"
+#include "datawire/mutex.h"
 
 namespace datawire::directory {
 
@@ -37,9 +38,9 @@ class TetherLine {
   std::deque<pb::TetherRequest> waiting;  // came before the welcome
 
  private:
-  std::mutex mu_;
-  std::deque<pb::TetherResponse> out_;
-  bool overrun_ = false;
+  Mutex mu_;
+  std::deque<pb::TetherResponse> out_ DW_GUARDED_BY(mu_);
+  bool overrun_ DW_GUARDED_BY(mu_) = false;
 };
 
 /// A register or withdraw of a session on its way. Fields after `line` are guarded by the lock of

@@ -77,7 +77,7 @@ void Tethers::StartOp(const std::shared_ptr<SessionOp>& op) {
       .session_id = op->session_id, .identity = op->identity, .op_id = OpIdBytes(op->op_id)};
   Status gone;
   {
-    std::lock_guard lock(mu_);
+    const MutexLock lock(mu_);
     const Session* session = table_.Find(op->session_id);
     if (session == nullptr)
       gone = {Code::kSessionExpired, "the session is over"};
@@ -126,11 +126,11 @@ Status Tethers::Reserve(const std::shared_ptr<SessionOp>& op, const Plan& plan) 
     return false;
   };
   {
-    std::lock_guard lock(mu_);
+    const MutexLock lock(mu_);
     if (reserve(ops_[op->session_id])) return {};
   }
   DW_ASSIGN(const auto present, ground_->view.RegistrationsOf(op->session_id));
-  std::lock_guard lock(mu_);
+  const MutexLock lock(mu_);
   Ops& ops = ops_[op->session_id];
   ops.registrations = present.size();
   for (const auto& [id, other] : ops.pending) ops.registrations += other->reserved;
@@ -142,7 +142,7 @@ Status Tethers::Reserve(const std::shared_ptr<SessionOp>& op, const Plan& plan) 
 }
 
 void Tethers::OpDone(const std::shared_ptr<SessionOp>& op, const Outcome& outcome) {
-  std::lock_guard lock(finished_mu_);
+  const MutexLock lock(finished_mu_);
   if (outcome.status.ok())
     finished_.emplace_back(op, outcome.at);
   else
@@ -152,18 +152,18 @@ void Tethers::OpDone(const std::shared_ptr<SessionOp>& op, const Outcome& outcom
 void Tethers::AfterGroup() {
   decltype(finished_) finished;
   {
-    std::lock_guard lock(finished_mu_);
+    const MutexLock lock(finished_mu_);
     finished.swap(finished_);
   }
   After after;
   {
-    std::lock_guard lock(mu_);
+    const MutexLock lock(mu_);
     for (const auto& [op, result] : finished) {
       if (result.ok() || result.status().code() != Code::kConflict) {
         Finish(*op, result, after);
       } else if (++op->attempts < kAttempts) {
         // A record or the session changed between reading and the commit: read again.
-        after.calls.push_back([self = shared_from_this(), op] { self->StartOp(op); });
+        after.calls.push_back([self = shared_from_this(), op = op] { self->StartOp(op); });
       } else {
         Status busy(Code::kUnavailable, op->addresses.front() + " keeps changing: try again");
         Finish(*op, busy.set_retry_after(std::chrono::milliseconds(100)), after);
@@ -176,7 +176,7 @@ void Tethers::AfterGroup() {
 void Tethers::FinishOp(const std::shared_ptr<SessionOp>& op, const Result<Revision>& result) {
   After after;
   {
-    std::lock_guard lock(mu_);
+    const MutexLock lock(mu_);
     Finish(*op, result, after);
   }
   after.Run();

@@ -62,7 +62,7 @@ class TetherStream final : public Tether {
 };
 
 void TetherLine::Put(pb::TetherResponse response) {
-  std::lock_guard lock(mu_);
+  const MutexLock lock(mu_);
   if (overrun_) return;
   if (out_.size() >= kTetherReplies) {
     overrun_ = true;
@@ -77,7 +77,7 @@ void TetherLine::Put(pb::TetherResponse response) {
 }
 
 std::optional<pb::TetherResponse> TetherLine::Next() {
-  std::lock_guard lock(mu_);
+  const MutexLock lock(mu_);
   if (out_.empty()) return std::nullopt;
   pb::TetherResponse response = std::move(out_.front());
   out_.pop_front();
@@ -104,6 +104,7 @@ Result<std::shared_ptr<Tethers>> Tethers::Open(std::shared_ptr<Ground> ground, B
       bad = {Code::kCorrupt, "a session record does not parse"};
     const auto mark = marks.find(id);
     const std::string principal = PrincipalOf(session.identity(), session.peer());
+    const MutexLock lock(tethers->mu_);
     tethers->table_.Recover(id, std::move(session), record.modified,
                             mark == marks.end() ? SessionMark::kNone : mark->second, now);
     Ops& ops = tethers->ops_[id];
@@ -120,7 +121,7 @@ std::unique_ptr<Tether> Tethers::OpenTether(const Peer& peer, Stream& stream) {
   After after;
   auto held = ground_->quotas->Take(Quotas::Kind::kStreams, PrincipalOf(peer));
   {
-    std::lock_guard lock(mu_);
+    const MutexLock lock(mu_);
     line = std::make_shared<TetherLine>(next_stream_++, peer, stream);
     lines_[line->id] = line;
     if (stopping_) EndLine(line, {Code::kUnavailable, "this node stops"}, "", 0, after);
@@ -134,7 +135,7 @@ std::unique_ptr<Tether> Tethers::OpenTether(const Peer& peer, Stream& stream) {
 void Tethers::OnMessage(const Line& line, const pb::TetherRequest& request) {
   After after;
   {
-    std::lock_guard lock(mu_);
+    const MutexLock lock(mu_);
     if (line->state == TetherLine::kOpening) {
       if (line->waiting.size() < kTetherOps)
         line->waiting.push_back(request);
@@ -219,7 +220,7 @@ void Tethers::ProposeOpen(const Line& line, const pb::TetherRequest::Hello& hell
     ++ground_->counts.refused;
     After after;
     {
-      std::lock_guard lock(mu_);
+      const MutexLock lock(mu_);
       EndLine(line, held.status(), "", 0, after);
     }
     return after.Run();
@@ -247,7 +248,7 @@ void Tethers::ProposeOpen(const Line& line, const pb::TetherRequest::Hello& hell
   auto done = [self, line, id, secret, session, held = std::move(*held)](const Outcome& outcome) {
     After after;
     {
-      std::lock_guard lock(self->mu_);
+      const MutexLock lock(self->mu_);
       if (!outcome.status.ok()) {
         self->EndLine(line, outcome.status, "", 0, after);
       } else {
@@ -271,7 +272,7 @@ void Tethers::Resume(const Line& line, const pb::TetherRequest::Hello& hello, in
   Op op;
   After after;
   {
-    std::lock_guard lock(mu_);
+    const MutexLock lock(mu_);
     if (line->state != TetherLine::kOpening) return;
     const auto verdict =
         table_.MayResume(id, Sha256(hello.secret()), line->peer.identity, hello.attach_number());
@@ -319,7 +320,7 @@ void Tethers::Resumed(const Line& line, const pb::TetherRequest::Hello& hello, i
   const std::string& id = hello.session_id();
   After after;
   {
-    std::lock_guard lock(mu_);
+    const MutexLock lock(mu_);
     if (!outcome.status.ok()) {
       EndLine(line, outcome.status, "", 0, after);
     } else {
@@ -384,7 +385,7 @@ void Tethers::EndUnknown(const Line& line, const std::string& id) {
     reason = ReasonName(ended.reason());
   After after;
   {
-    std::lock_guard lock(mu_);
+    const MutexLock lock(mu_);
     if (record.ok())
       EndLine(line, {Code::kSessionExpired, "session " + Hex(id) + " is over: " + reason}, reason,
               0, after);
@@ -419,7 +420,7 @@ void Tethers::EndLine(const Line& line, const Status& status, const std::string&
 }
 
 void Tethers::Gone(const Line& line) {
-  std::lock_guard lock(mu_);
+  const MutexLock lock(mu_);
   line->state = TetherLine::kEnded;
   line->waiting.clear();
   table_.Lost(line->session_id, line->id);
@@ -430,7 +431,7 @@ void Tethers::Tick(BootTime now, bool healthy) {
   if (ground_->log.shared()) LookForOrphans(now);
   After after;
   {
-    std::lock_guard lock(mu_);
+    const MutexLock lock(mu_);
     if (ground_->log.shared()) {
       SendAway(now, healthy, after);
       table_.Tick(now, healthy, ground_->view.counts().sessions, expiring_ ? 0 : expire_most_);
@@ -446,7 +447,7 @@ void Tethers::Tick(BootTime now, bool healthy) {
 void Tethers::Stop() {
   After after;
   {
-    std::lock_guard lock(mu_);
+    const MutexLock lock(mu_);
     stopping_ = true;
     while (!ends_.empty())
       AnswerEnds(ends_.begin()->first, Status(Code::kUnavailable, "this node stops"), after);
@@ -462,7 +463,7 @@ void Tethers::Stop() {
 }
 
 Tethers::Summary Tethers::summary() const {
-  std::lock_guard lock(mu_);
+  const MutexLock lock(mu_);
   return {.sessions = table_.size(),
           .suspects = table_.suspects(),
           .brake_trips = table_.brake_trips(),
@@ -472,7 +473,7 @@ Tethers::Summary Tethers::summary() const {
 }
 
 std::string Tethers::Describe(const std::string& session_id) const {
-  std::lock_guard lock(mu_);
+  const MutexLock lock(mu_);
   const Session* session = table_.Find(session_id);
   if (session == nullptr) return "";
   const auto age = std::chrono::duration_cast<std::chrono::milliseconds>(
@@ -483,7 +484,7 @@ std::string Tethers::Describe(const std::string& session_id) const {
 }
 
 BootTime Tethers::healthy_clock() const {
-  std::lock_guard lock(mu_);
+  const MutexLock lock(mu_);
   return table_.clock();
 }
 

@@ -12,6 +12,7 @@
 #include "core/orphans.h"
 #include "core/session_table.h"
 #include "core/tether_line.h"
+#include "datawire/mutex.h"
 
 namespace datawire::directory {
 
@@ -74,36 +75,38 @@ class Tethers : public std::enable_shared_from_this<Tethers> {
 
   // tethers.cc: streams and sessions.
   void OnMessage(const Line& line, const pb::TetherRequest& request);
-  void Handle(const Line& line, const pb::TetherRequest& request, After& after);
-  void OnHello(const Line& line, const pb::TetherRequest::Hello& hello, After& after);
-  void OnHeartbeat(const Line& line, uint64_t number, After& after);
+  void Handle(const Line& line, const pb::TetherRequest& request, After& after) DW_REQUIRES(mu_);
+  void OnHello(const Line& line, const pb::TetherRequest::Hello& hello, After& after)
+      DW_REQUIRES(mu_);
+  void OnHeartbeat(const Line& line, uint64_t number, After& after) DW_REQUIRES(mu_);
   void ProposeOpen(const Line& line, const pb::TetherRequest::Hello& hello);
   void Resume(const Line& line, const pb::TetherRequest::Hello& hello, int attempt);
   void Resumed(const Line& line, const pb::TetherRequest::Hello& hello, int attempt,
                const Outcome& outcome);
   void Welcome(const Line& line, const Session& session, const std::string& secret, bool resumed,
-               Revision at, After& after);
+               Revision at, After& after) DW_REQUIRES(mu_);
   void RefuseResume(const Line& line, const std::string& id, SessionTable::Verdict verdict,
-                    uint64_t present, After& after);
+                    uint64_t present, After& after) DW_REQUIRES(mu_);
   void EndUnknown(const Line& line, const std::string& id);
   void EndLine(const Line& line, const Status& status, const std::string& reason,
-               uint64_t present_attach_number, After& after);
+               uint64_t present_attach_number, After& after) DW_REQUIRES(mu_);
   void Gone(const Line& line);
 
   // shared_sessions.cc: sessions between the nodes of a cluster.
   void TakeOver(const Line& line, const pb::TetherRequest::Hello& hello, int attempt);
-  void OnRecord(const Record& record, After& after);
+  void OnRecord(const Record& record, After& after) DW_REQUIRES(mu_);
   void TakenOver(const Line& line, const Session& session, const Quotas::Held& held,
                  const Outcome& outcome);
-  void Lose(const std::string& id, uint64_t attach_number, After& after);
-  void EndedElsewhere(const std::string& id, const record::v1::SessionEnded& ended, After& after);
+  void Lose(const std::string& id, uint64_t attach_number, After& after) DW_REQUIRES(mu_);
+  void EndedElsewhere(const std::string& id, const record::v1::SessionEnded& ended, After& after)
+      DW_REQUIRES(mu_);
   void LookForOrphans(BootTime now);
   void ReadOwners();
   void AdoptOrphans(const Orphans::Owner& owner, BootTime now);
   void ReturnOrphans(const Orphans::Owner& owner);
   void ForgetOrphans();
-  void ForgetOrphan(const std::string& id);
-  void SendAway(BootTime now, bool healthy, After& after);
+  void ForgetOrphan(const std::string& id) DW_REQUIRES(mu_);
+  void SendAway(BootTime now, bool healthy, After& after) DW_REQUIRES(mu_);
   /// Proposes `change` of the session as it is, until no other change comes in between.
   void ChangeForeign(const std::string& id, std::function<Op(const Session&)> change,
                      RevisionCall done, int attempt = 0);
@@ -117,17 +120,18 @@ class Tethers : public std::enable_shared_from_this<Tethers> {
                                  const pb::TetherRequest::Hello& hello) const;
 
   // tether_ops.cc: ops of a session.
-  void Admit(const Line& line, std::shared_ptr<SessionOp> op, After& after);
-  void OnDrain(const Line& line, const pb::TetherRequest::Drain& drain, After& after);
-  void Pump(const std::string& id, Ops& ops, After& after);
+  void Admit(const Line& line, std::shared_ptr<SessionOp> op, After& after) DW_REQUIRES(mu_);
+  void OnDrain(const Line& line, const pb::TetherRequest::Drain& drain, After& after)
+      DW_REQUIRES(mu_);
+  void Pump(const std::string& id, Ops& ops, After& after) DW_REQUIRES(mu_);
   void StartOp(const std::shared_ptr<SessionOp>& op);
   Status Reserve(const std::shared_ptr<SessionOp>& op, const Plan& plan);
   void OpDone(const std::shared_ptr<SessionOp>& op, const Outcome& outcome);
   void FinishOp(const std::shared_ptr<SessionOp>& op, const Result<Revision>& result);
-  void Finish(const SessionOp& op, const Result<Revision>& result, After& after);
+  void Finish(const SessionOp& op, const Result<Revision>& result, After& after) DW_REQUIRES(mu_);
 
   // session_commits.cc: what the table wants committed.
-  void Flush(After& after);
+  void Flush(After& after) DW_REQUIRES(mu_);
   void ProposeEnd(const Session& session);
   void ProposeExpiries(const std::vector<Session>& sessions);
   void EndDone(const std::string& id, EndReason reason, const Outcome& outcome);
@@ -135,39 +139,44 @@ class Tethers : public std::enable_shared_from_this<Tethers> {
   Op EndOp(const Session& session, const std::string& by, const std::string& peer) const;
   Op MarkOp(const Session& session, SessionMark wanted) const;
   void MarkDone(const std::string& id, SessionMark written, const Outcome& outcome);
-  void AnswerDrains(const std::string& id, const Result<Revision>& result, After& after);
+  void AnswerDrains(const std::string& id, const Result<Revision>& result, After& after)
+      DW_REQUIRES(mu_);
 
   // session_admin.cc
   static Status UnknownSession(const std::string& id);
-  pb::ListSessionsResponse::Session Show(const Session& session) const;  // with mu_ held
+  pb::ListSessionsResponse::Session Show(const Session& session) const DW_REQUIRES(mu_);
   Result<std::optional<pb::ListSessionsResponse::Session>> ShowAny(const std::string& id) const;
   Result<pb::ListSessionsResponse> ShowOne(const std::string& id) const;
-  void AnswerEnds(const std::string& id, const Result<Revision>& result, After& after);
+  void AnswerEnds(const std::string& id, const Result<Revision>& result, After& after)
+      DW_REQUIRES(mu_);
 
   std::shared_ptr<Ground> ground_;
-  mutable std::mutex mu_;
-  // Guarded by mu_.
-  SessionTable table_;
-  std::unordered_map<std::string, Ops> ops_;
-  std::map<std::string, std::vector<RevisionCall>>
-      ends_;  // operators who wait for the end of a session
-  std::unordered_map<uint64_t, Line> lines_;
-  uint64_t next_stream_ = 1;
+  mutable Mutex mu_;
+  SessionTable table_ DW_GUARDED_BY(mu_);
+  std::unordered_map<std::string, Ops> ops_ DW_GUARDED_BY(mu_);
+  // Operators who wait for the end of a session.
+  std::map<std::string, std::vector<RevisionCall>> ends_ DW_GUARDED_BY(mu_);
+  std::unordered_map<uint64_t, Line> lines_ DW_GUARDED_BY(mu_);
+  uint64_t next_stream_ DW_GUARDED_BY(mu_) = 1;
   // With other nodes: who owns what, while this one is the reaper; the one budget of expiry.
-  Orphans orphans_;
-  bool reaping_ = false, reading_owners_ = false;
-  std::set<std::string> changed_meanwhile_;  // sessions, since the walk over owners began
-  std::set<Orphans::Owner> adopted_;
-  uint64_t budget_modified_ = 0;  // of `l/budget`, as told; 0: there is none
-  uint64_t budget_seen_ = 0;      // as read at the last look
-  bool expiring_ = false;         // the one op of expiries that is in flight
-  size_t expire_most_ = 1;        // in the next
-  BootTime looked_at_{}, healthy_at_{};
-  bool sent_away_ = false;
-  bool stopping_ = false;
+  Orphans orphans_ DW_GUARDED_BY(mu_);
+  bool reaping_ DW_GUARDED_BY(mu_) = false;
+  bool reading_owners_ DW_GUARDED_BY(mu_) = false;
+  std::set<std::string> changed_meanwhile_
+      DW_GUARDED_BY(mu_);  // sessions, since the walk over owners began
+  std::set<Orphans::Owner> adopted_ DW_GUARDED_BY(mu_);
+  uint64_t budget_modified_ DW_GUARDED_BY(mu_) = 0;  // of `l/budget`, as told; 0: there is none
+  uint64_t budget_seen_ DW_GUARDED_BY(mu_) = 0;      // as read at the last look
+  bool expiring_ DW_GUARDED_BY(mu_) = false;         // the one op of expiries that is in flight
+  size_t expire_most_ DW_GUARDED_BY(mu_) = 1;        // in the next
+  BootTime looked_at_{};                             // bound to Tick
+  BootTime healthy_at_ DW_GUARDED_BY(mu_){};
+  bool sent_away_ DW_GUARDED_BY(mu_) = false;
+  bool stopping_ DW_GUARDED_BY(mu_) = false;
 
-  std::mutex finished_mu_;
-  std::deque<std::pair<std::shared_ptr<SessionOp>, Result<Revision>>> finished_;  // by finished_mu_
+  Mutex finished_mu_;
+  std::deque<std::pair<std::shared_ptr<SessionOp>, Result<Revision>>> finished_
+      DW_GUARDED_BY(finished_mu_);
 };
 
 }  // namespace datawire::directory

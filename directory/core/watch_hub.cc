@@ -51,7 +51,7 @@ WatchHub::WatchHub(std::shared_ptr<Ground> ground)
 
 Result<Quotas::Held> WatchHub::Admit(Quotas::Kind kind, const Peer& peer) {
   DW_ASSIGN(auto held, ground_->quotas->Take(kind, PrincipalOf(peer)));
-  std::lock_guard lock(mu_);
+  const MutexLock lock(mu_);
   const auto wait = pace_.Ask(ground_->now());
   if (!wait) return held;
   ++ground_->counts.streams_paced;
@@ -65,7 +65,7 @@ Result<std::unique_ptr<Subscriber>> WatchHub::OpenSubscriber(const Peer& peer, S
   DW_ASSIGN(auto held, Admit(Quotas::Kind::kStreams, peer));
   auto state = std::make_shared<SubscriberState>(ground_, shared_from_this(), peer, stream);
   {
-    std::lock_guard lock(mu_);
+    const MutexLock lock(mu_);
     subscribers_.insert(state);
   }
   state->gate.Wake();  // the first mark
@@ -87,13 +87,13 @@ Result<std::unique_ptr<Watcher>> WatchHub::OpenWatcher(const pb::WatchRequest& r
   DW_ASSIGN(auto held, Admit(Quotas::Kind::kWatches, peer));
   std::shared_ptr<WatcherState> state;
   {
-    std::lock_guard lock(mu_);
+    const MutexLock lock(mu_);
     // Under the lock of Publish: what it is told from now on is newer than `published`.
     state = std::make_shared<WatcherState>(ground_, prefix, stream, published());
     if (request.has_after())
       state->StartAfter(after);
     else if (request.no_snapshot())
-      state->StartNow();
+      state->StartAfter(published());
     else
       state->StartWithSnapshot();
     watchers_.insert(state);
@@ -108,20 +108,20 @@ void WatchHub::Publish(const Published& published) {
   std::vector<std::pair<std::shared_ptr<SubscriberState>, const Address*>> below;
   std::vector<std::shared_ptr<WatcherState>> watchers;
   {
-    std::lock_guard lock(mu_);
+    const MutexLock lock(mu_);
     for (const Published::Change& change : published.addresses) {
       const std::string key = change.address.Key();
       const auto mark = [&marks](const auto& entry) {
         for (const auto& subscriber : entry.second) marks.emplace_back(subscriber, entry.first);
       };
       if (const auto it = index_.find(key); it != index_.end()) mark(*it);
-      if (!subtrees_.empty())
-        AnyAncestor(key, [&](const std::string& prefix) {
+      if (!subtrees_.empty()) {
+        for (const std::string& prefix : WithAncestors(key)) {
           const auto it = subtrees_.find(prefix);
-          if (it == subtrees_.end()) return false;
+          if (it == subtrees_.end()) continue;
           for (const auto& subscriber : it->second) below.emplace_back(subscriber, &change.address);
-          return false;
-        });
+        }
+      }
       if (!change.subtree) continue;
       const auto end = index_.lower_bound(key + '\1');
       for (auto it = index_.lower_bound(key + '\0'); it != end; ++it) mark(*it);
@@ -144,17 +144,15 @@ void WatchHub::Publish(const Published& published) {
 std::vector<std::shared_ptr<SubscriberState>> WatchHub::Interested(
     const std::vector<Published::Change>& changes) const {
   std::unordered_set<std::shared_ptr<SubscriberState>> found;
-  std::lock_guard lock(mu_);
+  const MutexLock lock(mu_);
   for (const Published::Change& change : changes) {
     const std::string key = change.address.Key();
     const auto add = [&found](const auto& entry) {
       found.insert(entry.second.begin(), entry.second.end());
     };
     if (const auto it = index_.find(key); it != index_.end()) add(*it);
-    AnyAncestor(key, [&](const std::string& prefix) {
+    for (const std::string& prefix : WithAncestors(key))
       if (const auto it = subtrees_.find(prefix); it != subtrees_.end()) add(*it);
-      return false;
-    });
     if (!change.subtree) continue;
     const auto end = index_.lower_bound(key + '\1');
     for (auto it = index_.lower_bound(key + '\0'); it != end; ++it) add(*it);
@@ -166,7 +164,7 @@ void WatchHub::Tick(BootTime now) {
   std::vector<std::shared_ptr<SubscriberState>> subscribers;
   std::vector<std::shared_ptr<WatcherState>> watchers;
   {
-    std::lock_guard lock(mu_);
+    const MutexLock lock(mu_);
     subscribers.assign(subscribers_.begin(), subscribers_.end());
     watchers.assign(watchers_.begin(), watchers_.end());
   }
@@ -175,29 +173,29 @@ void WatchHub::Tick(BootTime now) {
 }
 
 WatchHub::Summary WatchHub::summary() const {
-  std::lock_guard lock(mu_);
+  const MutexLock lock(mu_);
   return {subscribers_.size(), subscriptions_, watchers_.size()};
 }
 
 void WatchHub::Index(const std::string& key, const std::shared_ptr<SubscriberState>& subscriber) {
-  std::lock_guard lock(mu_);
+  const MutexLock lock(mu_);
   if (index_[key].insert(subscriber).second) ++subscriptions_;
 }
 
 void WatchHub::IndexSubtree(const std::string& key,
                             const std::shared_ptr<SubscriberState>& subscriber) {
-  std::lock_guard lock(mu_);
+  const MutexLock lock(mu_);
   if (subtrees_[key].insert(subscriber).second) ++subscriptions_;
 }
 
 void WatchHub::Unindex(const std::string& key, const std::shared_ptr<SubscriberState>& subscriber) {
-  std::lock_guard lock(mu_);
+  const MutexLock lock(mu_);
   Erase(index_, key, subscriber);
 }
 
 void WatchHub::UnindexSubtree(const std::string& key,
                               const std::shared_ptr<SubscriberState>& subscriber) {
-  std::lock_guard lock(mu_);
+  const MutexLock lock(mu_);
   Erase(subtrees_, key, subscriber);
 }
 
@@ -210,12 +208,12 @@ void WatchHub::Erase(Interest& interest, const std::string& key,
 }
 
 void WatchHub::Remove(const std::shared_ptr<SubscriberState>& subscriber) {
-  std::lock_guard lock(mu_);
+  const MutexLock lock(mu_);
   subscribers_.erase(subscriber);
 }
 
 void WatchHub::Remove(const std::shared_ptr<WatcherState>& watcher) {
-  std::lock_guard lock(mu_);
+  const MutexLock lock(mu_);
   watchers_.erase(watcher);
 }
 

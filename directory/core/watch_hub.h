@@ -2,13 +2,13 @@
 
 #include <map>
 #include <memory>
-#include <mutex>
 #include <unordered_map>
 #include <unordered_set>
 #include <vector>
 
 #include "core/ground.h"
 #include "core/pace.h"
+#include "datawire/mutex.h"
 
 namespace datawire::directory {
 
@@ -70,17 +70,17 @@ class WatchHub : public std::enable_shared_from_this<WatchHub> {
   /// Whether one more stream may begin; what it holds of its principal's quota.
   Result<Quotas::Held> Admit(Quotas::Kind kind, const Peer& peer);
   void Erase(Interest& interest, const std::string& key,
-             const std::shared_ptr<SubscriberState>& subscriber);
+             const std::shared_ptr<SubscriberState>& subscriber) DW_REQUIRES(mu_);
 
   std::shared_ptr<Ground> ground_;
   std::atomic<uint64_t> published_number_{0};
-  mutable std::mutex mu_;
-  // Guarded by mu_. Keys are Address::Key(): what is below an address is a range.
-  Interest index_, subtrees_;
-  std::unordered_set<std::shared_ptr<SubscriberState>> subscribers_;
-  std::unordered_set<std::shared_ptr<WatcherState>> watchers_;
-  uint64_t subscriptions_ = 0;
-  Pace pace_;
+  mutable Mutex mu_;
+  // Keys are Address::Key(): what is below an address is a range.
+  Interest index_ DW_GUARDED_BY(mu_), subtrees_ DW_GUARDED_BY(mu_);
+  std::unordered_set<std::shared_ptr<SubscriberState>> subscribers_ DW_GUARDED_BY(mu_);
+  std::unordered_set<std::shared_ptr<WatcherState>> watchers_ DW_GUARDED_BY(mu_);
+  uint64_t subscriptions_ DW_GUARDED_BY(mu_) = 0;
+  Pace pace_ DW_GUARDED_BY(mu_);
 };
 
 }  // namespace datawire::directory

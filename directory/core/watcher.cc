@@ -70,7 +70,7 @@ WatcherState::Message WatcherState::TakeReady() {
   if (std::exchange(first_, false))
     AppendField(pb::WatchResponse::kSourceFieldNumber, ground_->source.SerializeAsString(),
                 &message);
-  std::lock_guard lock(mu_);
+  const MutexLock lock(mu_);
   spoke_at_ = ground_->now();
   progress_due_ = false;
   return message;
@@ -78,7 +78,7 @@ WatcherState::Message WatcherState::TakeReady() {
 
 Result<std::optional<std::string>> WatcherState::Next() {
   {
-    std::lock_guard lock(mu_);
+    const MutexLock lock(mu_);
     woken_ = false;
     if (std::exchange(overrun_, false)) {
       // Unsent parts of the revision before would not be whole any more.
@@ -156,7 +156,7 @@ Status WatcherState::ReadSnapshot() {
 Status WatcherState::ReadHistory() {
   Revision seen;
   {
-    std::lock_guard lock(mu_);
+    const MutexLock lock(mu_);
     seen = seen_;
   }
   const auto history = ground_->view.History(position_, kHistoryRead);
@@ -171,7 +171,7 @@ Status WatcherState::ReadHistory() {
   }
   if (!history->empty()) return {};
   position_ = std::max(position_, seen);
-  std::lock_guard lock(mu_);
+  const MutexLock lock(mu_);
   // Nothing was published since before the read: from here on the queue has it all.
   if (seen_ == seen) {
     live_ = true;
@@ -193,7 +193,7 @@ void WatcherState::NextLive() {
   while (true) {
     std::shared_ptr<const SharedBatch> batch;
     {
-      std::lock_guard lock(mu_);
+      const MutexLock lock(mu_);
       if (queue_.empty()) {
         if (!progress_due_) return;
         position_ = std::max(position_, seen_);
@@ -216,7 +216,7 @@ void WatcherState::NextLive() {
 
 void WatcherState::Publish(Revision at, const std::shared_ptr<const SharedBatch>& batch) {
   {
-    std::lock_guard lock(mu_);
+    const MutexLock lock(mu_);
     seen_ = at;
     if (!live_ || batch == nullptr) return;
     queue_.push_back(batch);
@@ -234,7 +234,7 @@ void WatcherState::Publish(Revision at, const std::shared_ptr<const SharedBatch>
 
 void WatcherState::Tick(BootTime now) {
   {
-    std::lock_guard lock(mu_);
+    const MutexLock lock(mu_);
     if (now - spoke_at_ < limits::kMarkEvery) return;
     progress_due_ = true;
     if (std::exchange(woken_, true)) return;

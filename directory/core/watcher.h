@@ -2,12 +2,12 @@
 
 #include <deque>
 #include <memory>
-#include <mutex>
 #include <optional>
 #include <string>
 
 #include "core/ground.h"
 #include "core/watch_hub.h"
+#include "datawire/mutex.h"
 
 namespace datawire::directory {
 
@@ -21,7 +21,6 @@ class WatcherState {
 
   void StartAfter(Revision after);
   void StartWithSnapshot() { phase_ = kBegin; }
-  void StartNow() { StartAfter(seen_); }
 
   Result<std::optional<std::string>> Next();
   /// On the apply thread. `batch` is null when the revision has no events.
@@ -55,14 +54,15 @@ class WatcherState {
   std::string snapshot_after_;
   bool first_ = true;
 
-  std::mutex mu_;
-  // Guarded by mu_.
-  Revision seen_;      // the latest published
-  bool live_ = false;  // batches are queued
-  std::deque<std::shared_ptr<const SharedBatch>> queue_;
-  size_t queue_bytes_ = 0;
-  bool overrun_ = false, progress_due_ = false, woken_ = false;
-  BootTime spoke_at_{};
+  Mutex mu_;
+  Revision seen_ DW_GUARDED_BY(mu_);      // the latest published
+  bool live_ DW_GUARDED_BY(mu_) = false;  // batches are queued
+  std::deque<std::shared_ptr<const SharedBatch>> queue_ DW_GUARDED_BY(mu_);
+  size_t queue_bytes_ DW_GUARDED_BY(mu_) = 0;
+  bool overrun_ DW_GUARDED_BY(mu_) = false;
+  bool progress_due_ DW_GUARDED_BY(mu_) = false;
+  bool woken_ DW_GUARDED_BY(mu_) = false;
+  BootTime spoke_at_ DW_GUARDED_BY(mu_){};
 };
 
 /// The events of a History, as WatchResponses of at most 64 KiB: KIND_CHANGES_PART and, last,

@@ -4,11 +4,10 @@
 #include <rocksdb/utilities/write_batch_with_index.h>
 
 #include <algorithm>
-#include <condition_variable>
 #include <deque>
-#include <mutex>
 #include <thread>
 
+#include "datawire/mutex.h"
 #include "engine/admission.h"
 #include "engine/ballast.h"
 #include "engine/group.h"
@@ -77,18 +76,18 @@ class Embedded final : public Log {
   const BootClock::duration gather_;
   Ballast ballast_;  // writer thread only
   std::thread writer_;
-  std::mutex stop_mutex_;  // one Stop at a time; held while joining
+  Mutex stop_mutex_;  // one Stop at a time; held while joining
 
-  mutable std::mutex mutex_;
-  std::condition_variable wake_;
-  std::deque<Item> queue_;                    // by mutex_
-  Admission admission_;                       // by mutex_
-  size_t wake_at_ = 1;                        // by mutex_: the writer wants to hear of that many
-  bool stopping_ = false;                     // by mutex_
-  BootTime stop_by_{};                        // by mutex_
-  std::optional<BootTime> committing_since_;  // by mutex_
-  BootTime last_ok_;                          // by mutex_
-  Status failure_;                            // by mutex_: why commits do not work
+  mutable Mutex mutex_;
+  Condition wake_;
+  std::deque<Item> queue_ DW_GUARDED_BY(mutex_);
+  Admission admission_ DW_GUARDED_BY(mutex_);
+  size_t wake_at_ DW_GUARDED_BY(mutex_) = 1;  // the writer wants to hear of that many
+  bool stopping_ DW_GUARDED_BY(mutex_) = false;
+  BootTime stop_by_ DW_GUARDED_BY(mutex_){};
+  std::optional<BootTime> committing_since_ DW_GUARDED_BY(mutex_);
+  BootTime last_ok_ DW_GUARDED_BY(mutex_);
+  Status failure_ DW_GUARDED_BY(mutex_);  // why commits do not work
 
   // Writer thread only.
   rocksdb::WriteBatchWithIndex staged_{rocksdb::BytewiseComparator(), 0, /*overwrite_key=*/true};
@@ -101,7 +100,7 @@ class Embedded final : public Log {
 void Embedded::Propose(Op op, BootTime deadline, Done done) {
   Status refused = CheckOp(op);
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     if (refused.ok() && stopping_)
       refused = Status(Code::kUnavailable, "the directory is stopping");
     if (refused.ok()) refused = admission_.Admit(op, queue_.size());
@@ -134,7 +133,7 @@ void Embedded::ReadBarrier(BootTime deadline, std::function<void(Result<Revision
 
 Log::Freshness Embedded::Fresh() const {
   const BootTime now = BootClock::now();
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   if (!failure_.ok()) return {last_ok_, false, failure_.message()};
   if (!committing_since_) return {now, true, ""};
   const auto since = now - *committing_since_;
@@ -145,9 +144,9 @@ Log::Freshness Embedded::Fresh() const {
 }
 
 void Embedded::Stop() {
-  const std::lock_guard one(stop_mutex_);
+  const MutexLock one(stop_mutex_);
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     if (!stopping_) stop_by_ = BootClock::now() + kStopMost;
     stopping_ = true;
   }
@@ -166,7 +165,7 @@ void Embedded::Run() {
 }
 
 bool Embedded::WaitForWork(std::deque<Item>* work) {
-  std::unique_lock lock(mutex_);
+  MutexLock lock(mutex_);
   while (queue_.empty() && !stopping_) {
     if (!failed_) {
       wake_.wait(lock);
@@ -184,9 +183,10 @@ bool Embedded::WaitForWork(std::deque<Item>* work) {
 // their answer would split: some are queued while the others are written, for ever.
 void Embedded::Gather(size_t until) {
   if (until == 0) return;
-  std::unique_lock lock(mutex_);
+  MutexLock lock(mutex_);
   wake_at_ = until;
-  wake_.wait_for(lock, gather_, [this] { return queue_.size() >= wake_at_ || stopping_; });
+  wake_.wait_for(lock, gather_,
+                 [this]() DW_REQUIRES(mutex_) { return queue_.size() >= wake_at_ || stopping_; });
   wake_at_ = 1;
 }
 
@@ -194,7 +194,7 @@ size_t Embedded::Commit(std::deque<Item>& work) {
   const BootTime now = BootClock::now();
   BootTime stop_by = BootTime::max();
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     committing_since_ = now;
     if (stopping_) stop_by = stop_by_;
   }
@@ -225,7 +225,7 @@ size_t Embedded::Commit(std::deque<Item>& work) {
   if (group.writes()) SetHealth(written);
   size_t queued = 0;
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     committing_since_.reset();
     admission_.Leave(taken);
     if (failure_.ok()) last_ok_ = BootClock::now();
@@ -278,7 +278,7 @@ Status Embedded::Write(const Group& group) {
 Status Embedded::Blocked(const Op& op) {
   const bool only_reads = op.changes.empty();
   if (failed_) {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     if (resumable_) return failure_;
     return {Code::kUnavailable, "not written: " + failure_.message()};
   }
@@ -318,7 +318,7 @@ void Embedded::TryAgain() {
 }
 
 void Embedded::SetHealth(const Status& status) {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   failure_ = failed_ ? status : Status::Ok();
 }
 

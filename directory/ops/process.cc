@@ -6,15 +6,14 @@
 
 #include <atomic>
 #include <chrono>
-#include <condition_variable>
 #include <csignal>
 #include <cstdio>
 #include <filesystem>
 #include <fstream>
-#include <mutex>
 #include <thread>
 
 #include "datawire/clock.h"
+#include "datawire/mutex.h"
 
 namespace datawire::directory {
 namespace {
@@ -64,10 +63,10 @@ ProcessUse ReadProcessUse() {
 struct Signals::State {
   std::function<void(const char*)> late;
   std::atomic<bool> stopping{false}, finished{false};
-  std::mutex mutex;
-  std::condition_variable wake;
-  int first = 0;             // by mutex
-  bool interrupted = false;  // by mutex
+  Mutex mutex;
+  Condition wake;
+  int first DW_GUARDED_BY(mutex) = 0;
+  bool interrupted DW_GUARDED_BY(mutex) = false;
   std::thread thread;
 
   void Run() {
@@ -80,7 +79,7 @@ struct Signals::State {
     const BootTime deadline = BootClock::now() + kStopMost;
     stopping = true;
     {
-      const std::lock_guard lock(mutex);
+      const MutexLock lock(mutex);
       first = signal;
     }
     wake.notify_all();
@@ -111,15 +110,17 @@ bool Signals::stopping() const {
 }
 
 int Signals::Wait() {
-  std::unique_lock lock(state_->mutex);
-  state_->wake.wait(lock, [this] { return state_->first != 0 || state_->interrupted; });
+  MutexLock lock(state_->mutex);
+  state_->wake.wait(lock, [this]() DW_REQUIRES(state_->mutex) {
+    return state_->first != 0 || state_->interrupted;
+  });
   state_->interrupted = false;
   return state_->first;
 }
 
 void Signals::Interrupt() {
   {
-    const std::lock_guard lock(state_->mutex);
+    const MutexLock lock(state_->mutex);
     state_->interrupted = true;
   }
   state_->wake.notify_all();

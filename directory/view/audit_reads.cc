@@ -46,7 +46,7 @@ Result<AuditCheck> View::VerifyAudit(const std::optional<AuditSeen>& seen,
 
 // One range deletion for all, in one batch with the floor that the chain goes on from.
 void View::TrimAudit(uint64_t most_bytes, int64_t before_wall_ms) {
-  const std::lock_guard lock(impl_->audit_mutex);
+  const MutexLock lock(impl_->audit_mutex);
   // The newest floor: that of a published revision may be from before the last trim.
   const Reading reading{.db = impl_->db.get()};
   const auto floor = ReadAuditFloor(reading);

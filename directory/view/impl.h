@@ -4,8 +4,8 @@
 
 #include <atomic>
 #include <deque>
-#include <mutex>
 
+#include "datawire/mutex.h"
 #include "view/reading.h"
 #include "view/row_cache.h"
 #include "view/stager.h"
@@ -41,38 +41,39 @@ struct View::Impl {
   std::unique_ptr<rocksdb::DB> db;
   std::unique_ptr<RowCache> cache;
   std::unique_ptr<Recent> recent;
-  std::mutex listener_mutex;
-  Listener listener;  // by listener_mutex
+  Mutex listener_mutex;
+  Listener listener DW_GUARDED_BY(listener_mutex);
   std::function<void(std::string_view)> stop_point;
 
   std::atomic<uint64_t> generation{0};
   std::atomic<uint64_t> applied{0};  // revision number
-  mutable std::mutex point_mutex;
-  std::shared_ptr<const PublishedPoint> point;  // by point_mutex
+  mutable Mutex point_mutex;
+  std::shared_ptr<const PublishedPoint> point DW_GUARDED_BY(point_mutex);
 
   // Apply thread only.
   std::deque<StagedRevision> staged;
   AppliedState state;  // published
 
-  mutable std::mutex counts_mutex;
-  AppliedState counted;  // by counts_mutex
+  mutable Mutex counts_mutex;
+  AppliedState counted DW_GUARDED_BY(counts_mutex);
 
-  std::mutex history_mutex;
-  HistoryFloor floor;  // by history_mutex
+  Mutex history_mutex;
+  HistoryFloor floor DW_GUARDED_BY(history_mutex);
 
-  std::mutex audit_mutex;  // one trim at a time
+  Mutex audit_mutex;  // one trim at a time
 
-  // Sweeps begin here, past the erased beginnings of the queues. By sweep_mutex.
-  mutable std::mutex sweep_mutex;
-  mutable uint64_t tombstones_from = 0, last_endpoints_from = 0;
+  // Sweeps begin here, past the erased beginnings of the queues.
+  mutable Mutex sweep_mutex;
+  mutable uint64_t tombstones_from DW_GUARDED_BY(sweep_mutex) = 0;
+  mutable uint64_t last_endpoints_from DW_GUARDED_BY(sweep_mutex) = 0;
 
   std::shared_ptr<const PublishedPoint> Point() const {
-    const std::lock_guard lock(point_mutex);
+    const MutexLock lock(point_mutex);
     return point;
   }
   void PublishOne(StagedRevision& revision);
   void KeepHistoryBound(uint64_t history_bytes);
-  void Trim(uint64_t up_to);  // holds history_mutex
+  void Trim(uint64_t up_to) DW_REQUIRES(history_mutex);
   /// Of what nobody waits for.
   rocksdb::WriteOptions WriteOptions() const {
     rocksdb::WriteOptions out;

@@ -161,13 +161,22 @@ Result<std::unique_ptr<View>> View::Start(const std::string& path, const Authori
   DW_ASSIGN(std::optional<std::string> applied, newest.Get(keys::kApplied));
   if (!applied) return CorruptValue(keys::kApplied);
   DW_ASSIGN(impl->state, DecodeApplied(*applied));
-  impl->counted = impl->state;
   DW_ASSIGN(std::optional<std::string> floor, newest.Get(keys::kHistoryFloor));
-  if (floor) {
-    DW_ASSIGN(impl->floor, DecodeFloor(*floor));
+  {
+    const MutexLock lock(impl->history_mutex);
+    if (floor) {
+      DW_ASSIGN(impl->floor, DecodeFloor(*floor));
+    }
+  }
+  {
+    const MutexLock lock(impl->counts_mutex);
+    impl->counted = impl->state;
   }
   impl->applied = impl->state.at.number;
-  impl->point = std::make_shared<PublishedPoint>(db, impl->state.at);
+  {
+    const MutexLock lock(impl->point_mutex);
+    impl->point = std::make_shared<PublishedPoint>(db, impl->state.at);
+  }
   return std::unique_ptr<View>(new View(std::move(impl)));
 }
 

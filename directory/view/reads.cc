@@ -243,7 +243,7 @@ Result<std::vector<std::pair<Revision, std::string>>> View::History(Revision aft
 }
 
 void View::TrimHistory(uint64_t up_to) {
-  const std::lock_guard lock(impl_->history_mutex);
+  const MutexLock lock(impl_->history_mutex);
   impl_->Trim(std::min(up_to, impl_->applied.load()));
 }
 
@@ -270,7 +270,7 @@ void View::Impl::Trim(uint64_t up_to) {
 }
 
 void View::Impl::KeepHistoryBound(uint64_t history_bytes) {
-  const std::lock_guard lock(history_mutex);
+  const MutexLock lock(history_mutex);
   // An eighth of slack: trimming is rare.
   if (history_bytes - floor.bytes <= options.history_bytes + options.history_bytes / 8) return;
   const uint64_t wanted = history_bytes - options.history_bytes;  // at least so much must go
@@ -297,7 +297,7 @@ std::vector<Due> View::Impl::DueFrom(keys::Queue queue, uint64_t* from, uint64_t
   std::vector<Due> out;
   const std::string to = keys::After(std::string("w/") + static_cast<char>(queue));
   const rocksdb::Slice upper(to);
-  const std::lock_guard lock(sweep_mutex);
+  const MutexLock lock(sweep_mutex);
   auto it = Reading{db.get(), nullptr, nullptr}.Range(keys::Sweep(queue, *from, ""), &upper);
   bool first = true;
   for (; it->Valid() && out.size() < most; it->Next()) {

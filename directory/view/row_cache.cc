@@ -16,7 +16,7 @@ RowCache::Shard& RowCache::ShardOf(std::string_view name) {
 
 std::optional<Cached> RowCache::Find(std::string_view name) {
   Shard& shard = ShardOf(name);
-  const std::lock_guard lock(shard.mutex);
+  const MutexLock lock(shard.mutex);
   const auto found = shard.index.find(name);
   if (found == shard.index.end()) {
     ++shard.misses;
@@ -30,7 +30,7 @@ std::optional<Cached> RowCache::Find(std::string_view name) {
 
 void RowCache::Fill(std::string_view name, Cached value, const std::function<bool()>& still) {
   Shard& shard = ShardOf(name);
-  const std::lock_guard lock(shard.mutex);
+  const MutexLock lock(shard.mutex);
   if (!still() || shard.index.contains(name)) return;
   const size_t bytes = BytesOf(name, value);
   if (bytes > shard_bytes_) return;
@@ -42,7 +42,7 @@ void RowCache::Fill(std::string_view name, Cached value, const std::function<boo
 
 void RowCache::Replace(std::string_view name, Cached value) {
   Shard& shard = ShardOf(name);
-  const std::lock_guard lock(shard.mutex);
+  const MutexLock lock(shard.mutex);
   const auto found = shard.index.find(name);
   if (found == shard.index.end()) return;
   Node& node = *found->second;
@@ -64,7 +64,7 @@ void RowCache::Trim(Shard& shard) {
 uint64_t RowCache::Sum(uint64_t Shard::*figure) const {
   uint64_t sum = 0;
   for (const Shard& shard : shards_) {
-    const std::lock_guard lock(shard.mutex);
+    const MutexLock lock(shard.mutex);
     sum += shard.*figure;
   }
   return sum;

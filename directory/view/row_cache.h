@@ -7,11 +7,11 @@
 #include <functional>
 #include <list>
 #include <memory>
-#include <mutex>
 #include <optional>
 #include <string>
 #include <string_view>
 
+#include "datawire/mutex.h"
 #include "view/view.h"
 
 namespace datawire::directory {
@@ -48,14 +48,16 @@ class RowCache {
     size_t bytes;
   };
   struct alignas(64) Shard {
-    mutable std::mutex mutex;
-    std::list<Node> order;  // most recently used first
-    absl::flat_hash_map<std::string_view, std::list<Node>::iterator> index;
-    uint64_t hits = 0, misses = 0, bytes = 0;
+    mutable Mutex mutex;
+    std::list<Node> order DW_GUARDED_BY(mutex);  // most recently used first
+    absl::flat_hash_map<std::string_view, std::list<Node>::iterator> index DW_GUARDED_BY(mutex);
+    uint64_t hits DW_GUARDED_BY(mutex) = 0;
+    uint64_t misses DW_GUARDED_BY(mutex) = 0;
+    uint64_t bytes DW_GUARDED_BY(mutex) = 0;
   };
   static size_t BytesOf(std::string_view name, const Cached& value);
   Shard& ShardOf(std::string_view name);
-  void Trim(Shard& shard);
+  void Trim(Shard& shard) DW_REQUIRES(shard.mutex);
   uint64_t Sum(uint64_t Shard::*figure) const;
 
   const size_t shard_bytes_;

@@ -56,7 +56,7 @@ void View::Publish(Revision at) {
   // Before anybody can be told to read what happened meanwhile.
   for (const StagedRevision& staged : impl_->staged)
     if (staged.published->resync) {
-      const std::lock_guard lock(impl_->history_mutex);
+      const MutexLock lock(impl_->history_mutex);
       impl_->Trim(staged.at.number);
     }
   impl_->generation.fetch_add(1);
@@ -67,13 +67,13 @@ void View::Publish(Revision at) {
   }
   auto point = std::make_shared<const PublishedPoint>(impl_->db.get(), impl_->state.at);
   {
-    const std::lock_guard lock(impl_->point_mutex);
+    const MutexLock lock(impl_->point_mutex);
     impl_->point.swap(point);
   }
   impl_->applied.store(impl_->state.at.number);
   impl_->generation.fetch_add(1);
   impl_->KeepHistoryBound(impl_->state.history_bytes);
-  const std::lock_guard lock(impl_->listener_mutex);
+  const MutexLock lock(impl_->listener_mutex);
   if (!impl_->listener) return;
   for (auto& published : told) impl_->listener(std::move(published));
 }
@@ -88,14 +88,14 @@ void View::Impl::PublishOne(StagedRevision& revision) {
     recent->Set(std::move(key), std::move(stored));
   }
   {
-    const std::lock_guard lock(sweep_mutex);
+    const MutexLock lock(sweep_mutex);
     for (const auto& [queue, since] : revision.queued) {
       uint64_t& from = queue == keys::Queue::kTombstones ? tombstones_from : last_endpoints_from;
       from = std::min(from, since);
     }
   }
   state = revision.applied;
-  const std::lock_guard lock(counts_mutex);
+  const MutexLock lock(counts_mutex);
   counted = state;
 }
 
@@ -191,7 +191,7 @@ const View::Authority& View::authority() const {
   return impl_->authority;
 }
 void View::SetListener(Listener listener) {
-  const std::lock_guard lock(impl_->listener_mutex);
+  const MutexLock lock(impl_->listener_mutex);
   impl_->listener = std::move(listener);
 }
 void View::SetStopPoint(std::function<void(std::string_view)> stop) {
@@ -210,7 +210,7 @@ const ViewOptions& View::options() const {
 View::Counts View::counts() const {
   Counts out;
   {
-    const std::lock_guard lock(impl_->counts_mutex);
+    const MutexLock lock(impl_->counts_mutex);
     out.registrations = impl_->counted.registrations;
     out.addresses = impl_->counted.addresses;
     out.sessions = impl_->counted.sessions;

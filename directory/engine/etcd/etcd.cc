@@ -1,8 +1,8 @@
 #include "engine/etcd/etcd.h"
 
-#include <mutex>
 #include <utility>
 
+#include "datawire/mutex.h"
 #include "datawire/record/v1/record.pb.h"
 #include "engine/etcd/apply.h"
 #include "engine/etcd/compare.h"
@@ -79,7 +79,7 @@ class Etcd final : public Log {
   std::vector<std::pair<std::string_view, uint64_t>> figures() const override;
 
   void Stop() override {
-    const std::lock_guard one(stop_mutex_);
+    const MutexLock one(stop_mutex_);
     compare_.Stop();
     writer_.Stop(BootClock::now() + kStopMost);
     // What was committed is answered, if the view gets there.
@@ -106,7 +106,7 @@ class Etcd final : public Log {
   const EtcdOptions options_;
   const NodeKeys keys_;
   Client& client_;
-  std::mutex stop_mutex_;
+  Mutex stop_mutex_;
   std::atomic<bool> ended_{false};
   std::atomic<Prober*> prober_{nullptr};
   etcd::Compare compare_;
