@@ -82,7 +82,9 @@ class SenderShell::Events final : public LinkEvents {
     if (const auto shell = shell_.lock()) shell->Post(Settled{link_, id, std::move(outcome)});
   }
   void OnWritten(uint64_t id) override {
-    Post([id](SenderCore& core, SenderCore::LinkId link, BootTime) { core.Written(link, id); });
+    Post([id](SenderCore& core, SenderCore::LinkId link, BootTime now) {
+      core.Written(link, id, now);
+    });
   }
   void OnBounced(uint64_t id) override {
     Post([id](SenderCore& core, SenderCore::LinkId link, BootTime) { core.Bounced(link, id); });
@@ -129,7 +131,8 @@ SenderShell::SenderShell(amqp::Io& io, std::shared_ptr<Links> links, Destination
 
 void SenderShell::Start(Resolver* resolver) {
   if (destination_.physical) {
-    return Post([this, answer = destination_.Fixed()](BootTime) { core_.AnswerChanged(answer); });
+    return Post(
+        [this, answer = destination_.Fixed()](BootTime now) { core_.AnswerChanged(answer, now); });
   }
   auto subscription =
       resolver->Subscribe(*destination_.address,
@@ -139,8 +142,8 @@ void SenderShell::Start(Resolver* resolver) {
                             std::string why;
                             if (answer->status == AnswerStatus::kUnavailable)
                               why = resolver->LastError().message();
-                            self->Post([self = self.get(), answer, why](BootTime) {
-                              self->core_.AnswerChanged(answer);
+                            self->Post([self = self.get(), answer, why](BootTime now) {
+                              self->core_.AnswerChanged(answer, now);
                               if (!why.empty()) self->core_.AnswerFailed(why);
                             });
                           });

@@ -74,6 +74,7 @@ class Sender {
   struct Counters {
     uint64_t sent = 0, accepted = 0, rejected = 0, not_sent = 0, unknown = 0, redelivered = 0;
     uint64_t links_opened = 0, links_lost = 0;
+    uint64_t ejections = 0;  ///< of endpoints, for failing too often
   };
   virtual Counters counters() const = 0;
 };
