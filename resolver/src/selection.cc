@@ -15,6 +15,29 @@ milliseconds Doubled(milliseconds least, milliseconds most, uint32_t times) {
 
 }  // namespace
 
+Status SelectionPolicy::Check() const {
+  const auto within = [](std::string_view name, double value, double least, double most) {
+    if (value >= least && value <= most) return Status::Ok();
+    return Status(Code::kInvalid, "selection policy: " + std::string(name) + " is " +
+                                      std::to_string(value) + ", from " + std::to_string(least) +
+                                      " to " + std::to_string(most));
+  };
+  const auto ms = [](milliseconds value) { return static_cast<double>(value.count()); };
+  const double day = ms(std::chrono::hours(24));
+  DW_RETURN_IF_ERROR(within("failures", failures, 1, 1e6));
+  DW_RETURN_IF_ERROR(within("refusals", refusals, 1, 1e6));
+  DW_RETURN_IF_ERROR(within("ejection in ms", ms(ejection), 1, day));
+  DW_RETURN_IF_ERROR(within("ejection_most in ms", ms(ejection_most), ms(ejection), day));
+  DW_RETURN_IF_ERROR(within("ejected_percent", ejected_percent, 0, 100));
+  DW_RETURN_IF_ERROR(within("panic_percent", panic_percent, 0, 100));
+  DW_RETURN_IF_ERROR(within("overprovisioning", overprovisioning, 1, 100));
+  DW_RETURN_IF_ERROR(within("slow_start in ms", ms(slow_start), 0, day));
+  DW_RETURN_IF_ERROR(within("slow_start_percent", slow_start_percent, 1, 100));
+  DW_RETURN_IF_ERROR(within("retry_least in ms", ms(retry_least), 1, day));
+  DW_RETURN_IF_ERROR(within("retry_most in ms", ms(retry_most), ms(retry_least), day));
+  return within("retry_when_all in ms", ms(retry_when_all), 1, day);
+}
+
 /// An endpoint while a lineup is made.
 struct EndpointHealth::Standing {
   const Endpoint* endpoint = nullptr;

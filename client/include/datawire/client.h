@@ -11,6 +11,7 @@
 
 #include "datawire/resolver.h"
 #include "datawire/result.h"
+#include "datawire/selection.h"
 
 namespace datawire {
 
@@ -110,7 +111,7 @@ struct ServiceOptions {
                          ///< local address that routes to the directory
   uint32_t priority = 0;
   uint32_t weight = limits::kWeightDefault;
-  std::string region, zone;
+  std::string region, zone;  ///< both empty: the client's locality
   std::map<std::string, std::string> labels;
   bool subtree = false;                      ///< registers for all addresses below, too
   uint32_t credit = limits::kServiceCredit;  ///< messages in flight a link
@@ -148,6 +149,8 @@ struct ClientOptions {
   std::string program;       ///< shown with the session; empty: the process's name
   std::chrono::milliseconds session_ttl = limits::kSessionTtlDefault;
   int io_threads = 1;
+  Locality locality;  ///< where this process is: near endpoints come first
+  SelectionPolicy selection;
 };
 
 /// The entry point: one per process. Owns the session, the resolver and the I/O threads. What it

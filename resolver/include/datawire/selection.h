@@ -12,6 +12,7 @@
 #include "datawire/clock.h"
 #include "datawire/limits.h"
 #include "datawire/selector.h"
+#include "datawire/status.h"
 
 namespace datawire {
 
@@ -51,6 +52,9 @@ struct SelectionPolicy {
   /// retry_when_all while all are passed by: the last ones are never given up. P29.
   std::chrono::milliseconds retry_least = limits::kOutLeast, retry_most = limits::kOutMost;
   std::chrono::milliseconds retry_when_all = limits::kOutWhenAll;
+
+  /// kInvalid with the knob that is out of range.
+  Status Check() const;
 };
 
 /// What a sender knows of the endpoints of one address beyond the answer: who failed, who is new,
