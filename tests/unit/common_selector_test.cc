@@ -159,6 +159,43 @@ TEST(SelectBalanced, LackOfCreditDoesNotSpillToALaterPriority) {
   EXPECT_EQ(field.Tally(100), (std::vector<int>{100, 0}));
 }
 
+TEST(SelectBalanced, EachDistanceGetsItsLoadWhateverTheWeightsThere) {
+  Field field;
+  for (const uint32_t weight : {100, 300, 1000, 1000})
+    field.Add("h" + std::to_string(weight), weight);
+  for (const size_t near : {0, 1}) field[near].load = 0.7;
+  for (const size_t far : {2, 3}) {
+    field[far].distance = 1;
+    field[far].load = 0.3;
+  }
+  const std::vector<int> tally = field.Tally(20'000);
+  EXPECT_NEAR(tally[0], 3'500, 300);
+  EXPECT_NEAR(tally[1], 10'500, 300);
+  EXPECT_NEAR(tally[2] + tally[3], 6'000, 300);
+}
+
+TEST(SelectBalanced, LackOfCreditSpillsOnlyToADistanceThatHasLoad) {
+  Field field;
+  for (const char* host : {"near", "far", "farther"}) field.Add(host);
+  for (const size_t i : {1, 2}) field[i].distance = static_cast<uint8_t>(i);
+  field[0].load = 0.9;
+  field[0].has_credit = false;
+  field[1].load = 0.1;
+  field[2].load = 0;
+  EXPECT_EQ(field.Tally(100), (std::vector<int>{0, 100, 0}));
+  field[1].load = 0;
+  EXPECT_EQ(field.Tally(100), (std::vector<int>{100, 0, 0}));
+  field[0].usable = false;  // for this message
+  EXPECT_EQ(field.Tally(100), (std::vector<int>{0, 100, 0})) << "then the next nearest";
+}
+
+TEST(SelectBalanced, AStartingOneGetsThePartOfItsWeightThatItIsUpTo) {
+  Field field;
+  for (const char* host : {"a", "b", "new"}) field.Add(host);
+  field[2].ramp = 0.1;
+  EXPECT_NEAR(field.Tally(20'000)[2], 952, 150);
+}
+
 TEST(SelectOrdered, TakesPriorityThenTheOldest) {
   Field field;
   field.Add("young").created = 9;
@@ -336,6 +373,24 @@ TEST(ChooseLinks, KeepsItsChoiceWhenAnotherEndpointGoes) {
   std::vector<size_t> kept = before;
   kept.erase(kept.begin() + 2);
   EXPECT_EQ(after, kept);
+}
+
+TEST(ChooseLinks, GivesEachDistanceItsPartOfTheLinksAtLeastOne) {
+  Field field;
+  for (int i = 0; i < 40; ++i) {
+    field.Add("10.0.1." + std::to_string(i));
+    field[static_cast<size_t>(i)].distance = i < 20 ? 0 : 1;
+  }
+  const auto far = [&](double load) {
+    for (Candidate& c : field.all()) c.load = c.distance == 0 ? 1 - load : load;
+    size_t count = 0;
+    for (const size_t i : ChooseLinks(field.all(), 8, 3)) count += i >= 20;
+    return count;
+  };
+  EXPECT_EQ(far(0), 0u);
+  EXPECT_EQ(far(0.01), 1u);
+  EXPECT_EQ(far(0.25), 2u);
+  EXPECT_EQ(far(0.5), 4u);
 }
 
 TEST(ChooseLinks, FollowsTheOrderOfTheGroups) {
