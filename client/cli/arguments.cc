@@ -217,6 +217,10 @@ void AddFlags(CLI::App& app, Typed& typed, Arguments& out) {
   of("send")->add_flag("--presettled", out.presettled,
                        "At most once: may be lost, nobody confirms it");
   option(of("receive"), "--listen", out.listen, "HOST:PORT", "Default 127.0.0.1:0, any free port");
+  for (const char* name : {"send", "request", "receive"}) {
+    option(of(name), "--region", out.region, "NAME", "Where this process is: the near come first");
+    option(of(name), "--zone", out.zone, "NAME", "Where in the region");
+  }
   option(of("receive"), "--count", typed.count, "NUMBER", "Ends after so many messages");
 
   of("drain")->add_flag(

@@ -80,6 +80,7 @@ ClientOptions ClientOptionsOf(const Session& session) {
   options.resolver.directory = session.servers;
   options.resolver.tls = session.tls;
   options.program = "dw";
+  options.locality = {session.arguments.region, session.arguments.zone};
   return options;
 }
 

@@ -101,6 +101,7 @@ struct Client::Impl {
   /// Null for a physical destination.
   Result<Resolver*> ResolverFor(const Destination& destination) {
     if (!tls.ok()) return tls.status();
+    DW_RETURN_IF_ERROR(options.selection.Check());
     if (destination.physical && destination.physical->secure() && !*tls)
       return NeedsCertificates(*destination.physical);
     if (destination.physical) return static_cast<Resolver*>(nullptr);
@@ -138,7 +139,7 @@ struct Client::Impl {
         requesters.splice(requesters.begin(), requesters, it);
         return it->second;
       }
-      shell = std::make_shared<SenderShell>(io, links, destination, SenderOptions{}, true);
+      shell = std::make_shared<SenderShell>(io, links, options, destination, SenderOptions{}, true);
       requesters.emplace_front(key, shell);
       const auto unused = [](const auto& entry) { return entry.second.use_count() == 1; };
       const auto last = std::find_if(requesters.rbegin(), requesters.rend(), unused);
@@ -173,6 +174,10 @@ Result<std::unique_ptr<Service>> Client::Serve(std::string_view address, Handler
   DW_ASSIGN(const auto directory, FindDirectoryServers(impl_->options.resolver.directory));
   DW_ASSIGN(TetherClient * tether, impl_->OpenTether());
   DW_ASSIGN(std::shared_ptr<amqp::Tls> tls, impl_->tls);
+  if (options.region.empty() && options.zone.empty()) {
+    options.region = impl_->options.locality.region;
+    options.zone = impl_->options.locality.zone;
+  }
   DW_ASSIGN(std::unique_ptr<Service> service,
             LinkedService::Open(impl_->io, tether, impl_->container_id, std::move(parsed),
                                 std::move(handler), std::move(options), directory, std::move(tls)));
@@ -184,8 +189,8 @@ Result<std::unique_ptr<Sender>> Client::OpenSender(std::string_view address,
   DW_ASSIGN(Destination destination, Destination::Parse(address));
   if (options.buffer == 0) return Status(Code::kInvalid, "buffer is 0 messages, at least 1");
   DW_ASSIGN(Resolver * from, impl_->ResolverFor(destination));
-  auto shell = std::make_shared<SenderShell>(impl_->io, impl_->links, std::move(destination),
-                                             options, false);
+  auto shell = std::make_shared<SenderShell>(impl_->io, impl_->links, impl_->options,
+                                             std::move(destination), options, false);
   shell->Start(from);
   return std::unique_ptr<Sender>(std::make_unique<ShellSender>(std::move(shell)));
 }
@@ -194,8 +199,8 @@ Result<std::unique_ptr<Receiver>> Client::OpenReceiver(std::string_view address,
                                                        ReceiverOptions options) {
   DW_ASSIGN(Destination destination, Destination::Parse(address));
   DW_ASSIGN(Resolver * from, impl_->ResolverFor(destination));
-  auto receiver =
-      std::make_unique<PullReceiver>(impl_->io, impl_->links, std::move(destination), options);
+  auto receiver = std::make_unique<PullReceiver>(impl_->io, impl_->links, impl_->options,
+                                                 std::move(destination), options);
   receiver->Start(from);
   return std::unique_ptr<Receiver>(std::move(receiver));
 }

@@ -3,8 +3,6 @@
 #include <algorithm>
 #include <random>
 
-#include "datawire/selector.h"
-
 namespace datawire {
 
 using std::chrono::milliseconds;
@@ -12,12 +10,14 @@ using std::chrono::milliseconds;
 /// What the receiver shares with its link, its answers and the exchanges it handed out.
 class PullReceiver::Shell final : public std::enable_shared_from_this<Shell> {
  public:
-  Shell(amqp::Io& io, std::shared_ptr<Links> links, Destination destination, uint32_t credit)
+  Shell(amqp::Io& io, std::shared_ptr<Links> links, const ClientOptions& client,
+        Destination destination, uint32_t credit)
       : io_(io),
         links_(std::move(links)),
         destination_(std::move(destination)),
         credit_(credit),
-        random_(std::random_device{}()) {}
+        random_(std::random_device{}()),
+        health_(client.selection, client.locality) {}
 
   void Start(Resolver* resolver) {
     if (destination_.physical) return Changed(destination_.Fixed());
@@ -75,6 +75,7 @@ class PullReceiver::Shell final : public std::enable_shared_from_this<Shell> {
       const std::lock_guard lock(mutex_);
       if (answer->status == AnswerStatus::kUnavailable && answer_) return;
       answer_ = answer;
+      health_.Listed(answer->endpoints, BootClock::now());
       why_ = answer->endpoints.empty()
                  ? "the address is " + std::string(AnswerStatusName(answer->status))
                  : "";
@@ -91,13 +92,13 @@ class PullReceiver::Shell final : public std::enable_shared_from_this<Shell> {
       const std::lock_guard lock(mutex_);
       if (closed_ || opening_ || link_ || !answer_) return;
       const BootTime now = BootClock::now();
-      std::vector<Candidate> candidates;
-      for (const Endpoint& endpoint : answer_->endpoints) {
-        const auto out = out_.find(endpoint.url.text());
-        candidates.push_back({&endpoint, out == out_.end() || out->second <= now});
-      }
-      const auto pick = Select(answer_->policy, candidates, "", random_);
-      if (!pick) return;
+      std::vector<const Endpoint*> endpoints;
+      for (const Endpoint& endpoint : answer_->endpoints) endpoints.push_back(&endpoint);
+      const EndpointHealth::Lineup lineup = health_.LineUp(endpoints, now);
+      const auto pick = Select(answer_->policy, lineup.candidates, "", random_);
+      if (!pick) return ConnectAt(lineup.next_change, now);
+      since_ = now;
+      opened_ = worked_ = false;
       to = answer_->endpoints[*pick];
       node = destination_.Node(answer_->matched.value_or(answer_->address), to->url);
       opening_ = true;
@@ -120,7 +121,26 @@ class PullReceiver::Shell final : public std::enable_shared_from_this<Shell> {
     Connect();
   }
 
+  /// Under mutex_. One timer at a time.
+  void ConnectAt(std::optional<BootTime> at, BootTime now) {
+    if (!at || std::exchange(armed_, true)) return;
+    io_.After(std::chrono::ceil<milliseconds>(*at - now), [weak = weak_from_this()] {
+      const auto self = weak.lock();
+      if (!self) return;
+      {
+        const std::lock_guard lock(self->mutex_);
+        self->armed_ = false;
+      }
+      self->Connect();
+    });
+  }
+
   std::shared_ptr<LinkEvents> MakeEvents(uint64_t turn, const std::string& url);
+
+  void Opened(uint64_t turn) {
+    const std::lock_guard lock(mutex_);
+    opened_ |= turn == turn_;
+  }
 
   void Came(uint64_t turn, std::shared_ptr<Answerer> answerer, uint64_t token,
             const std::string& from, proton::message message) {
@@ -129,15 +149,14 @@ class PullReceiver::Shell final : public std::enable_shared_from_this<Shell> {
         std::move(message));
     {
       const std::lock_guard lock(mutex_);
-      failures_ = 0;
       if (closed_ || turn != turn_) return;
+      if (!std::exchange(worked_, true)) health_.Worked(from, BootClock::now());
       came_.push_back(std::move(state));
     }
     changed_.notify_one();
   }
 
   void Lost(uint64_t turn, const std::string& url, const std::string& why) {
-    milliseconds out{};
     std::deque<std::shared_ptr<Exchange::State>> stale;  // nobody can answer them any more
     {
       const std::lock_guard lock(mutex_);
@@ -146,14 +165,12 @@ class PullReceiver::Shell final : public std::enable_shared_from_this<Shell> {
       link_.reset();
       stale.swap(came_);
       why_ = url + ": " + why;
-      out = std::min(limits::kOutWhenAll, limits::kOutLeast * (1 << std::min(failures_++, 4)));
-      out_[url] = BootClock::now() + out;
-      std::erase_if(out_, [](const auto& entry) { return entry.second < BootClock::now(); });
+      const BootTime now = BootClock::now();
+      const bool refused = !opened_ && now - since_ < limits::kConnect;
+      health_.Failed(
+          url, refused ? EndpointHealth::Failure::kRefused : EndpointHealth::Failure::kLost, now);
     }
     Connect();
-    io_.After(out + milliseconds(1), [weak = weak_from_this()] {
-      if (const auto self = weak.lock()) self->Connect();
-    });
   }
 
   amqp::Io& io_;
@@ -162,16 +179,17 @@ class PullReceiver::Shell final : public std::enable_shared_from_this<Shell> {
   const uint32_t credit_;
   std::mutex mutex_;
   std::condition_variable changed_;
-  Random random_;                                         // guarded by mutex_
-  Resolver::AnswerPtr answer_;                            // guarded by mutex_
-  std::string why_;                                       // guarded by mutex_
-  std::map<std::string, BootTime> out_;                   // guarded by mutex_
-  std::deque<std::shared_ptr<Exchange::State>> came_;     // guarded by mutex_; at most credit
-  std::shared_ptr<PeerLink> link_;                        // guarded by mutex_
-  uint64_t turn_ = 0;                                     // guarded by mutex_; of the link
-  int failures_ = 0;                                      // guarded by mutex_
-  bool opening_ = false, closed_ = false;                 // guarded by mutex_
-  std::unique_ptr<Resolver::Subscription> subscription_;  // guarded by mutex_
+  Random random_;                                          // guarded by mutex_
+  EndpointHealth health_;                                  // guarded by mutex_
+  Resolver::AnswerPtr answer_;                             // guarded by mutex_
+  std::string why_;                                        // guarded by mutex_
+  std::deque<std::shared_ptr<Exchange::State>> came_;      // guarded by mutex_; at most credit
+  std::shared_ptr<PeerLink> link_;                         // guarded by mutex_
+  uint64_t turn_ = 0;                                      // guarded by mutex_; of the link
+  BootTime since_;                                         // guarded by mutex_; asked for the link
+  bool opened_ = false, worked_ = false;                   // guarded by mutex_; this link
+  bool armed_ = false, opening_ = false, closed_ = false;  // guarded by mutex_
+  std::unique_ptr<Resolver::Subscription> subscription_;   // guarded by mutex_
 };
 
 /// Of one link; answers to its messages go back through it.
@@ -183,6 +201,9 @@ class PullReceiver::Shell::Events final : public LinkEvents,
       : shell_(std::move(shell)), turn_(turn), url_(std::move(url)) {}
 
   void OnStart(std::weak_ptr<PeerLink> link) override { link_ = std::move(link); }
+  void OnOpened() override {
+    if (const auto shell = shell_.lock()) shell->Opened(turn_);
+  }
   void OnMessage(uint64_t token, proton::message message) override {
     if (const auto shell = shell_.lock()) {
       shell->Came(turn_, shared_from_this(), token, url_, std::move(message));
@@ -213,9 +234,9 @@ std::shared_ptr<LinkEvents> PullReceiver::Shell::MakeEvents(uint64_t turn, const
   return std::make_shared<Events>(weak_from_this(), turn, url);
 }
 
-PullReceiver::PullReceiver(amqp::Io& io, std::shared_ptr<Links> links, Destination destination,
-                           ReceiverOptions options)
-    : shell_(std::make_shared<Shell>(io, std::move(links), std::move(destination),
+PullReceiver::PullReceiver(amqp::Io& io, std::shared_ptr<Links> links, const ClientOptions& client,
+                           Destination destination, ReceiverOptions options)
+    : shell_(std::make_shared<Shell>(io, std::move(links), client, std::move(destination),
                                      std::max(options.credit, 1u))) {}
 
 void PullReceiver::Start(Resolver* resolver) {

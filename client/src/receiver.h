@@ -17,8 +17,8 @@ namespace datawire {
 /// One receiving link, opened again elsewhere when it is lost. Thread-safe.
 class PullReceiver final : public Receiver {
  public:
-  PullReceiver(amqp::Io& io, std::shared_ptr<Links> links, Destination destination,
-               ReceiverOptions options);
+  PullReceiver(amqp::Io& io, std::shared_ptr<Links> links, const ClientOptions& client,
+               Destination destination, ReceiverOptions options);
   ~PullReceiver() override { Close(); }
 
   /// Follows the answers of `resolver`; null for a physical source.

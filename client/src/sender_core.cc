@@ -30,10 +30,11 @@ SenderCore::Message* SenderCore::OnLink(LinkId link, MessageId id) {
   return message.where == Where::kOnLink && message.peer == peer ? &message : nullptr;
 }
 
-void SenderCore::AnswerChanged(std::shared_ptr<const Answer> answer) {
+void SenderCore::AnswerChanged(std::shared_ptr<const Answer> answer, BootTime now) {
   // A failure to know changes nothing of what is known.
   if (answer->status == AnswerStatus::kUnavailable && answer_) return;
   answer_ = std::move(answer);
+  health_.Listed(answer_->endpoints, now);
   for (auto& [url, peer] : peers_) peer.listed = false;
   for (const Endpoint& endpoint : answer_->endpoints) {
     Peer& peer = peers_.try_emplace(endpoint.url.text(), endpoint).first->second;
@@ -72,11 +73,11 @@ void SenderCore::Credit(LinkId link, uint64_t granted) {
   if (Peer* peer = PeerOf(link)) peer->link->granted = granted;
 }
 
-void SenderCore::Written(LinkId link, MessageId id) {
+void SenderCore::Written(LinkId link, MessageId id, BootTime now) {
   Message* message = OnLink(link, id);
   if (!message) return;
   --message->peer->link->unsettled;
-  message->peer->failures = 0;
+  Worked(*message->peer, now);
   End(id, DeliveryEnd::kAccepted, "", "");
 }
 
@@ -95,18 +96,22 @@ void SenderCore::Settled(LinkId link, MessageId id, const Outcome& outcome, Boot
   Peer& peer = *message->peer;
   --peer.link->unsettled;
   peer.link->last_used = now;
-  peer.failures = 0;
+  const bool failed = outcome.kind == Outcome::Kind::kModified && outcome.failed;
+  if (failed)
+    Failed(peer, EndpointHealth::Failure::kTask, "it modified a message as failed", now);
+  else
+    Worked(peer, now);
   if (outcome.kind == Outcome::Kind::kAccepted) {
     End(id, DeliveryEnd::kAccepted, "", "");
   } else if (outcome.kind == Outcome::Kind::kRejected) {
     End(id, DeliveryEnd::kRejected, outcome.condition, outcome.description);
   } else {
-    GiveBack(id, *message, outcome, now);
+    GiveBack(id, *message, outcome);
   }
 }
 
 /// Released or modified: to somebody else now; Assign lets it pause when there is nobody else.
-void SenderCore::GiveBack(MessageId id, Message& message, const Outcome& outcome, BootTime) {
+void SenderCore::GiveBack(MessageId id, Message& message, const Outcome& outcome) {
   const bool modified = outcome.kind == Outcome::Kind::kModified;
   message.last_reason = (modified ? "modified by " : "released by ") + message.last_peer;
   if (modified && !options_.again) {
@@ -135,10 +140,15 @@ void SenderCore::LinkLost(LinkId link, std::string condition, std::string descri
   if (!peer) return;
   const bool opened = peer->link->open;
   const bool used = peer->link->unsettled > 0 || !queue_.empty();
+  // Whoever says no says it before a connect would be given up.
+  const bool refused = !opened && now - peer->link->since < limits::kConnect;
   links_.erase(link);
   peer->link.reset();
   if (opened) ++counters_.links_lost;
-  if (used || !opened) Failed(*peer, now);  // an idle one that was cut reopens on use
+  if (used || !opened) {  // an idle one that was cut reopens on use
+    using Failure = EndpointHealth::Failure;
+    Failed(*peer, refused ? Failure::kRefused : Failure::kLost, description, now);
+  }
   last_condition_ = std::move(condition);
   last_failure_ = peer->endpoint.url.text() + ": " + description;
 
@@ -169,9 +179,18 @@ void SenderCore::LinkLost(LinkId link, std::string condition, std::string descri
   if (!peer->listed) peers_.erase(peer->endpoint.url.text());
 }
 
-void SenderCore::Failed(Peer& peer, BootTime now) {
-  peer.failed_at = now;
-  peer.out_until = now + Doubled(limits::kOutLeast, limits::kOutMost, peer.failures++);
+void SenderCore::Failed(Peer& peer, EndpointHealth::Failure how, const std::string& why,
+                        BootTime now) {
+  peer.failed = true;
+  const std::string& url = peer.endpoint.url.text();
+  const std::optional<milliseconds> out = health_.Failed(url, how, now);
+  if (!out) return;
+  ++counters_.ejections;
+  actions_.emplace_back(Ejected{url, *out, why});
+}
+
+void SenderCore::Worked(Peer& peer, BootTime now) {
+  if (std::exchange(peer.failed, false)) health_.Worked(peer.endpoint.url.text(), now);
 }
 
 void SenderCore::End(MessageId id, DeliveryEnd end, std::string condition,
@@ -260,34 +279,24 @@ void SenderCore::WakeWaiting(BootTime now) {
   Requeue(std::move(due));
 }
 
-bool SenderCore::AllOut(BootTime now) const {
-  return std::none_of(peers_.begin(), peers_.end(), [now](const auto& entry) {
-    const Peer& peer = entry.second;
-    return (peer.listed || peer.link) && peer.endpoint.state != EndpointState::kDraining &&
-           peer.out_until <= now;
-  });
-}
-
-BootTime SenderCore::BackAt(const Peer& peer, bool all_out) const {
-  return all_out ? std::min(peer.out_until, peer.failed_at + limits::kOutWhenAll) : peer.out_until;
-}
-
 /// The endpoints that messages of this pump may go to.
 void SenderCore::Choose(BootTime now) {
   chosen_.clear();
   candidates_.clear();
-  const bool all_out = AllOut(now);
   std::vector<Peer*> peers;
-  std::vector<Candidate> candidates;
+  std::vector<const Endpoint*> endpoints;
   for (auto& [url, peer] : peers_) {
     if (!peer.listed && !(peer.link && peer.link->open)) continue;
     if (peer.endpoint.state == EndpointState::kDraining) continue;
     peers.push_back(&peer);
-    Candidate candidate{&peer.endpoint};
-    candidate.usable = BackAt(peer, all_out) <= now;
-    candidate.has_credit = peer.link && peer.link->credit();
-    candidate.unsettled = peer.link ? peer.link->unsettled : 0;
-    candidates.push_back(candidate);
+    endpoints.push_back(&peer.endpoint);
+  }
+  auto [candidates, next_back] = health_.LineUp(endpoints, now);
+  next_back_ = next_back;
+  for (size_t i = 0; i < peers.size(); ++i) {
+    const std::optional<Link>& link = peers[i]->link;
+    candidates[i].has_credit = link && link->credit();
+    candidates[i].unsettled = link ? link->unsettled : 0;
   }
   if (policy() != Policy::kBalanced) {
     chosen_ = std::move(peers);
@@ -319,7 +328,7 @@ void SenderCore::Assign(BootTime now) {
   queue_.insert(queue_.begin(), stay.begin(), stay.end());
   // Also while the others have credit: a new endpoint gets its share only once it has a link.
   if ((queue_.empty() && !used) || policy() != Policy::kBalanced) return;
-  for (Peer* peer : chosen_) Open(*peer, now);
+  for (Peer* peer : chosen_) Open(*peer, now);  // ChooseLinks took usable ones
 }
 
 SenderCore::Step SenderCore::AssignOne(MessageId id, Message& message, BootTime now) {
@@ -369,8 +378,7 @@ void SenderCore::Pause(MessageId id, Message& message, BootTime now) {
 /// True when it has a link now, open or opening.
 bool SenderCore::Open(Peer& peer, BootTime now) {
   if (peer.link) return true;
-  const bool usable = BackAt(peer, AllOut(now)) <= now;
-  if (!peer.listed || !usable) return false;
+  if (!peer.listed) return false;
   if (links_.size() >= options_.links) {
     const auto rank = [this](Peer* other) {  // the chosen ones stay, if others can go
       const bool chosen = std::find(chosen_.begin(), chosen_.end(), other) != chosen_.end();
@@ -448,14 +456,11 @@ std::optional<BootTime> SenderCore::NextWake(BootTime now) const {
   };
   if (!deadlines_.empty() && !messages_.empty()) at(deadlines_.front().first);
   if (!waiting_.empty()) at(waiting_.begin()->first);
-  const bool all_out = AllOut(now);
+  if (!queue_.empty() && next_back_) at(*next_back_);
   for (const auto& [url, peer] : peers_) {
     if (peer.link && !peer.link->open) at(peer.link->since + limits::kLinkOpen);
     if (peer.link && peer.link->open && peer.link->unsettled == 0) {
       at(peer.link->last_used + limits::kLinkIdle);
-    }
-    if (!queue_.empty() && !peer.link && peer.listed && BackAt(peer, all_out) > now) {
-      at(BackAt(peer, all_out));
     }
   }
   return next;

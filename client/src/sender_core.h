@@ -15,7 +15,7 @@
 #include "datawire/answer.h"
 #include "datawire/client.h"
 #include "datawire/clock.h"
-#include "datawire/selector.h"
+#include "datawire/selection.h"
 
 namespace datawire {
 
@@ -34,8 +34,13 @@ class SenderCore {
     size_t links = limits::kSenderLinks;
     uint64_t seed = 0;
     uint64_t random_seed = 0;
+    SelectionPolicy selection;
+    Locality locality;
   };
-  explicit SenderCore(Options options) : options_(options), random_(options.random_seed) {}
+  explicit SenderCore(const Options& options)
+      : options_(options),
+        random_(options.random_seed),
+        health_(options.selection, options.locality) {}
 
   /// How a receiver settled.
   struct Outcome {
@@ -68,10 +73,16 @@ class SenderCore {
     MessageId id;
     DeliveryOutcome outcome;
   };
-  using Action = std::variant<OpenLink, CloseLink, Transmit, Forget, Finish>;
+  /// An endpoint was ejected for so long; to be told.
+  struct Ejected {
+    std::string url;
+    std::chrono::milliseconds out;
+    std::string why;
+  };
+  using Action = std::variant<OpenLink, CloseLink, Transmit, Forget, Finish, Ejected>;
 
   // What happened. Each may be followed by Pump.
-  void AnswerChanged(std::shared_ptr<const Answer> answer);
+  void AnswerChanged(std::shared_ptr<const Answer> answer, BootTime now);
   /// Why there is no answer, for those who wait for one.
   void AnswerFailed(std::string reason) { no_answer_ = std::move(reason); }
   void Give(MessageId id, std::string key, BootTime deadline);
@@ -79,7 +90,7 @@ class SenderCore {
   /// `granted`: all credit the peer ever gave on this link, used or not; it falls by a drain.
   void Credit(LinkId link, uint64_t granted);
   /// A pre-settled message left: it is done.
-  void Written(LinkId link, MessageId id);
+  void Written(LinkId link, MessageId id, BootTime now);
   /// There was no credit left when its turn came; it was not sent.
   void Bounced(LinkId link, MessageId id);
   void Settled(LinkId link, MessageId id, const Outcome& outcome, BootTime now);
@@ -117,9 +128,8 @@ class SenderCore {
   struct Peer {
     explicit Peer(Endpoint e) : endpoint(std::move(e)) {}
     Endpoint endpoint;
-    bool listed = true;  // in the present answer
-    uint32_t failures = 0;
-    BootTime failed_at, out_until;
+    bool listed = true;   // in the present answer
+    bool failed = false;  // and did not work since
     std::optional<Link> link;
   };
   enum class Where { kQueued, kWaiting, kOnLink };
@@ -137,11 +147,12 @@ class SenderCore {
 
   Peer* PeerOf(LinkId link);
   Message* OnLink(LinkId link, MessageId id);
-  void GiveBack(MessageId id, Message& message, const Outcome& outcome, BootTime now);
+  void GiveBack(MessageId id, Message& message, const Outcome& outcome);
   void Requeue(std::vector<MessageId> ids);
   void End(MessageId id, DeliveryEnd end, std::string condition, std::string description);
   void EndUnsettled(MessageId id, const std::string& reason);
-  void Failed(Peer& peer, BootTime now);
+  void Failed(Peer& peer, EndpointHealth::Failure how, const std::string& why, BootTime now);
+  void Worked(Peer& peer, BootTime now);
   void Close(Peer& peer);
 
   void Expire(BootTime now);
@@ -153,19 +164,19 @@ class SenderCore {
   Step AssignOne(MessageId id, Message& message, BootTime now);
   void Pause(MessageId id, Message& message, BootTime now);
   bool Open(Peer& peer, BootTime now);
-  bool AllOut(BootTime now) const;
-  BootTime BackAt(const Peer& peer, bool all_out) const;
   Policy policy() const { return answer_ ? answer_->policy : Policy::kBalanced; }
   std::pair<std::string, std::string> WhyUnsent() const;
 
   const Options options_;
   Random random_;
+  EndpointHealth health_;
   std::shared_ptr<const Answer> answer_;
   std::string no_answer_, last_failure_, last_condition_;
   std::map<std::string, Peer> peers_;  // by URL
   std::unordered_map<LinkId, Peer*> links_;
   std::vector<Peer*> chosen_;  // candidates of this pump, as candidates_
   std::vector<Candidate> candidates_;
+  std::optional<BootTime> next_back_;  // when one that was not usable in this pump may be
   Messages messages_;
   std::deque<MessageId> queue_;                            // may name ended ones
   std::multimap<BootTime, MessageId> waiting_;             // may name ended ones

@@ -18,11 +18,14 @@ std::string RandomPrefix() {
   return text;
 }
 
-SenderCore::Options CoreOptions(const SenderOptions& options, bool requests) {
+SenderCore::Options CoreOptions(const ClientOptions& client, const SenderOptions& options,
+                                bool requests) {
   std::random_device device;
   SenderCore::Options core;
   core.presettled = options.settlement == Settlement::kAtMostOnce;
   core.again = !requests;
+  core.selection = client.selection;
+  core.locality = client.locality;
   core.seed = uint64_t{device()} << 32 | device();
   core.random_seed = uint64_t{device()} << 32 | device();
   return core;
@@ -82,7 +85,9 @@ class SenderShell::Events final : public LinkEvents {
     if (const auto shell = shell_.lock()) shell->Post(Settled{link_, id, std::move(outcome)});
   }
   void OnWritten(uint64_t id) override {
-    Post([id](SenderCore& core, SenderCore::LinkId link, BootTime) { core.Written(link, id); });
+    Post([id](SenderCore& core, SenderCore::LinkId link, BootTime now) {
+      core.Written(link, id, now);
+    });
   }
   void OnBounced(uint64_t id) override {
     Post([id](SenderCore& core, SenderCore::LinkId link, BootTime) { core.Bounced(link, id); });
@@ -117,19 +122,20 @@ class SenderShell::Events final : public LinkEvents {
   const SenderCore::LinkId link_;
 };
 
-SenderShell::SenderShell(amqp::Io& io, std::shared_ptr<Links> links, Destination destination,
-                         SenderOptions options, bool requests)
+SenderShell::SenderShell(amqp::Io& io, std::shared_ptr<Links> links, const ClientOptions& client,
+                         Destination destination, SenderOptions options, bool requests)
     : io_(io),
       links_(std::move(links)),
       destination_(std::move(destination)),
       options_(options),
       requests_(requests),
       id_prefix_(RandomPrefix()),
-      core_(CoreOptions(options, requests)) {}
+      core_(CoreOptions(client, options, requests)) {}
 
 void SenderShell::Start(Resolver* resolver) {
   if (destination_.physical) {
-    return Post([this, answer = destination_.Fixed()](BootTime) { core_.AnswerChanged(answer); });
+    return Post(
+        [this, answer = destination_.Fixed()](BootTime now) { core_.AnswerChanged(answer, now); });
   }
   auto subscription =
       resolver->Subscribe(*destination_.address,
@@ -139,13 +145,14 @@ void SenderShell::Start(Resolver* resolver) {
                             std::string why;
                             if (answer->status == AnswerStatus::kUnavailable)
                               why = resolver->LastError().message();
-                            self->Post([self = self.get(), answer, why](BootTime) {
-                              self->core_.AnswerChanged(answer);
+                            self->Post([self = self.get(), answer, why](BootTime now) {
+                              self->core_.AnswerChanged(answer, now);
                               if (!why.empty()) self->core_.AnswerFailed(why);
                             });
                           });
   const std::lock_guard lock(mutex_);
   subscription_ = std::move(subscription);
+  resolver_ = resolver;
 }
 
 Delivery SenderShell::Send(const proton::message& message, SendOptions options) {
@@ -314,6 +321,8 @@ void SenderShell::Act() {
       }
     } else if (auto* finish = std::get_if<SenderCore::Finish>(&action)) {
       Ended(*finish);
+    } else if (const auto* ejected = std::get_if<SenderCore::Ejected>(&action)) {
+      TellEjected(*ejected);
     }
   }
   actions_.clear();
@@ -324,6 +333,18 @@ void SenderShell::Ended(SenderCore::Finish& finish) {
   Flight& flight = node.mapped();
   if (flight.asked) Ask(flight, finish.outcome);
   flight.state->End(std::move(finish.outcome));
+}
+
+void SenderShell::TellEjected(const SenderCore::Ejected& ejected) {
+  Resolver* resolver = nullptr;
+  {
+    const std::lock_guard lock(mutex_);
+    resolver = resolver_;  // Close waits for this turn before it may go
+  }
+  if (!resolver) return;
+  resolver->NoteEjected(ejected.url, Status(Code::kUnavailable,
+                                            "left out for " + std::to_string(ejected.out.count()) +
+                                                " ms: " + ejected.why));
 }
 
 void SenderShell::Arm(BootTime now) {
@@ -349,6 +370,7 @@ std::vector<proton::message> SenderShell::Close(std::chrono::milliseconds wait) 
     if (!first) return {};
     room_.wait_for(lock, wait, [this] { return in_use_ == 0; });
     subscription = std::move(subscription_);
+    resolver_ = nullptr;
   }
   subscription.reset();
   auto unsettled = std::make_shared<std::promise<std::vector<proton::message>>>();

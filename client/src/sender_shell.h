@@ -46,8 +46,8 @@ struct Asked {
 /// one after the other on an Io thread (the "turn"). Thread-safe.
 class SenderShell : public std::enable_shared_from_this<SenderShell> {
  public:
-  SenderShell(amqp::Io& io, std::shared_ptr<Links> links, Destination destination,
-              SenderOptions options, bool requests);
+  SenderShell(amqp::Io& io, std::shared_ptr<Links> links, const ClientOptions& client,
+              Destination destination, SenderOptions options, bool requests);
 
   /// Follows the answers of `resolver`; null for a physical destination.
   void Start(Resolver* resolver);
@@ -88,6 +88,7 @@ class SenderShell : public std::enable_shared_from_this<SenderShell> {
   void Run(Event& event, BootTime now);
   void Act();
   void Ended(SenderCore::Finish& finish);
+  void TellEjected(const SenderCore::Ejected& ejected);
   void Arm(BootTime now);
 
   void Replied(proton::message& reply);
@@ -120,6 +121,7 @@ class SenderShell : public std::enable_shared_from_this<SenderShell> {
   size_t in_use_ = 0;          // guarded by mutex_; messages taken and not ended
   Sender::Counters counters_;  // guarded by mutex_; as of the last turn
   std::unique_ptr<Resolver::Subscription> subscription_;  // guarded by mutex_
+  Resolver* resolver_ = nullptr;  // guarded by mutex_; null when physical or closed
 };
 
 }  // namespace datawire

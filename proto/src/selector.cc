@@ -1,6 +1,7 @@
 #include "datawire/selector.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <tuple>
 
@@ -12,7 +13,9 @@ struct Rank {
   bool suspect = false;
   uint32_t priority = 0;
   bool last_resort = false;  // weight 0
-  bool no_credit = false;    // told apart by `balanced` only
+  // Told apart by `balanced` only:
+  uint8_t far = 0;  // of a distance without load: the nearer first
+  bool no_credit = false;
 
   friend auto operator<=>(const Rank&, const Rank&) = default;
 };
@@ -21,14 +24,17 @@ bool Eligible(const Candidate& candidate) {
   return candidate.usable && candidate.endpoint->state != EndpointState::kDraining;
 }
 
-Rank RankOf(const Candidate& candidate, bool by_credit) {
+Rank RankOf(const Candidate& candidate, bool balanced) {
   const Endpoint& endpoint = *candidate.endpoint;
-  return {endpoint.state == EndpointState::kSuspect, endpoint.priority, endpoint.weight == 0,
-          by_credit && !candidate.has_credit};
+  Rank rank{endpoint.state == EndpointState::kSuspect && !candidate.trusted, endpoint.priority,
+            endpoint.weight == 0, 0, false};
+  if (balanced && candidate.load <= 0) rank.far = static_cast<uint8_t>(candidate.distance + 1);
+  rank.no_credit = balanced && !candidate.has_credit;
+  return rank;
 }
 
 /// Inside a group of weight 0 all count the same.
-uint32_t ShareOf(const Candidate& candidate) {
+double WeightOf(const Candidate& candidate) {
   return std::max(candidate.endpoint->weight, 1u);
 }
 
@@ -43,36 +49,63 @@ uint64_t Mix(uint64_t x) {
 double Score(const Candidate& candidate, uint64_t mixed_key) {
   const uint64_t hash = Mix(StableHash(candidate.endpoint->url.text()) ^ mixed_key);
   const double u = (static_cast<double>(hash >> 12) + 0.5) * 0x1p-52;
-  return -static_cast<double>(ShareOf(candidate)) / std::log(u);
+  return -WeightOf(candidate) / std::log(u);
 }
 
-size_t DrawByShare(std::span<const Candidate> candidates, const Rank& rank, uint64_t total,
-                   Random& random) {
-  uint64_t ticket = random() % total;  // total <= 2^40: the bias is below 2^-24
-  size_t last = 0;
-  for (size_t i = 0; i < candidates.size(); ++i) {
-    if (!Eligible(candidates[i]) || RankOf(candidates[i], true) != rank) continue;
-    last = i;
-    const uint64_t share = ShareOf(candidates[i]);
-    if (ticket < share) break;
-    ticket -= share;
+/// The candidates of one rank, each with the part of the messages it is to get.
+class Shares {
+ public:
+  Shares(std::span<const Candidate> candidates, const Rank& rank)
+      : candidates_(candidates), rank_(rank) {
+    std::array<double, kDistances> sums{}, loads{};
+    for (const Candidate& candidate : candidates) {
+      if (!Has(candidate)) continue;
+      sums[candidate.distance] += Part(candidate);
+      loads[candidate.distance] = rank.far > 0 ? 1 : candidate.load;
+      total_ += Part(candidate);
+    }
+    double given = 0;
+    for (size_t d = 0; d < kDistances; ++d) {
+      if (sums[d] > 0) scale_[d] = total_ / sums[d] * loads[d];
+      given += sums[d] * scale_[d];
+    }
+    total_ = given;
   }
-  return last;
-}
+
+  double Of(const Candidate& candidate) const {
+    return Part(candidate) * scale_[candidate.distance];
+  }
+  size_t Draw(Random& random) const {
+    double ticket = static_cast<double>(random() >> 11) * 0x1p-53 * total_;
+    size_t last = 0;
+    for (size_t i = 0; i < candidates_.size(); ++i) {
+      if (!Has(candidates_[i])) continue;
+      last = i;
+      ticket -= Of(candidates_[i]);
+      if (ticket < 0) break;
+    }
+    return last;
+  }
+
+ private:
+  bool Has(const Candidate& candidate) const {
+    return Eligible(candidate) && RankOf(candidate, true) == rank_;
+  }
+  static double Part(const Candidate& candidate) { return WeightOf(candidate) * candidate.ramp; }
+
+  const std::span<const Candidate> candidates_;
+  const Rank rank_;
+  std::array<double, kDistances> scale_{};
+  double total_ = 0;
+};
 
 size_t SelectBalanced(std::span<const Candidate> candidates, const Rank& rank, Random& random) {
-  uint64_t total = 0;
-  for (const Candidate& candidate : candidates) {
-    if (Eligible(candidate) && RankOf(candidate, true) == rank) total += ShareOf(candidate);
-  }
-  const size_t first = DrawByShare(candidates, rank, total, random);
-  const size_t second = DrawByShare(candidates, rank, total, random);
+  const Shares shares(candidates, rank);
+  const size_t first = shares.Draw(random), second = shares.Draw(random);
   // a/b < c/d without division.
   const Candidate& a = candidates[first];
   const Candidate& b = candidates[second];
-  const bool second_is_freer =
-      uint64_t{b.unsettled} * ShareOf(a) < uint64_t{a.unsettled} * ShareOf(b);
-  return second_is_freer ? second : first;
+  return b.unsettled * shares.Of(a) < a.unsettled * shares.Of(b) ? second : first;
 }
 
 template <typename Better>
@@ -89,11 +122,11 @@ size_t Best(std::span<const Candidate> candidates, const Rank& rank, Better bett
 
 std::optional<size_t> Select(Policy policy, std::span<const Candidate> candidates,
                              std::string_view key, Random& random) {
-  const bool by_credit = policy == Policy::kBalanced;
+  const bool balanced = policy == Policy::kBalanced;
   std::optional<Rank> rank;
   for (const Candidate& candidate : candidates) {
     if (!Eligible(candidate)) continue;
-    const Rank its = RankOf(candidate, by_credit);
+    const Rank its = RankOf(candidate, balanced);
     if (!rank || its < *rank) rank = its;
   }
   if (!rank) return std::nullopt;
@@ -120,6 +153,7 @@ std::optional<size_t> Select(Policy policy, std::span<const Candidate> candidate
 std::vector<size_t> ChooseLinks(std::span<const Candidate> candidates, size_t most, uint64_t seed) {
   struct Entry {
     Rank rank;
+    bool spare;  // beyond its distance's part of the links
     double score;
     size_t index;
   };
@@ -129,21 +163,34 @@ std::vector<size_t> ChooseLinks(std::span<const Candidate> candidates, size_t mo
   const uint64_t mixed_key = Mix(seed + 0x9e3779b97f4a7c15u);  // Mix(0) is 0
   for (size_t i = 0; i < candidates.size(); ++i) {
     if (!Eligible(candidates[i])) continue;
-    entries.push_back({RankOf(candidates[i], false), Score(candidates[i], mixed_key), i});
+    Rank rank = RankOf(candidates[i], true);
+    rank.no_credit = false;
+    entries.push_back({rank, false, Score(candidates[i], mixed_key), i});
     any_up |= !entries.back().rank.suspect;
   }
   if (any_up) std::erase_if(entries, [](const Entry& e) { return e.rank.suspect; });
 
-  const size_t count = std::min(most, entries.size());
-  std::partial_sort(entries.begin(), entries.begin() + static_cast<std::ptrdiff_t>(count),
-                    entries.end(), [&](const Entry& a, const Entry& b) {
-                      if (a.rank != b.rank) return a.rank < b.rank;
-                      if (a.score != b.score) return a.score > b.score;
-                      return candidates[a.index].endpoint->url < candidates[b.index].endpoint->url;
-                    });
+  const auto before = [&](const Entry& a, const Entry& b) {
+    if (a.rank != b.rank) return a.rank < b.rank;
+    if (a.spare != b.spare) return b.spare;
+    if (a.score != b.score) return a.score > b.score;
+    return candidates[a.index].endpoint->url < candidates[b.index].endpoint->url;
+  };
+  std::sort(entries.begin(), entries.end(), before);
+  std::array<size_t, kDistances> links{};
+  for (Entry& entry : entries) {
+    if (entry.rank != entries.front().rank || entry.rank.far > 0) break;
+    const Candidate& candidate = candidates[entry.index];
+    const auto part = std::lround(static_cast<double>(most) * candidate.load);
+    entry.spare = ++links[candidate.distance] > static_cast<size_t>(std::max(part, 1l));
+  }
+  std::sort(entries.begin(), entries.end(), before);
+
   std::vector<size_t> chosen;
-  chosen.reserve(count);
-  for (size_t i = 0; i < count; ++i) chosen.push_back(entries[i].index);
+  for (const Entry& entry : entries) {
+    if (chosen.size() == most) break;
+    chosen.push_back(entry.index);
+  }
   return chosen;
 }
 

@@ -371,6 +371,11 @@ void Core::Unlisten(const std::shared_ptr<Listener>& listener) {
     listener->idle.wait(lock, [&] { return !listener->running; });
 }
 
+void Core::NoteEjected(const std::string& url, const Status& why) {
+  Count(&ResolverStats::ejections);
+  Observe(ResolverEvent::Kind::kEjected, url, why);
+}
+
 ResolverStats Core::Stats() {
   ResolverStats sum;
   {
@@ -408,7 +413,8 @@ void Core::WriteState(std::ostream& out) {
   out << "], \"server\": " << Quoted(stats.server) << ", \"live\": " << Bool(stats.live)
       << ", \"entries\": " << stats.entries << ", \"bytes\": " << stats.bytes
       << ", \"hits\": " << stats.hits << ", \"misses\": " << stats.misses
-      << ", \"stale_served\": " << stats.stale_served << ", \"attempts\": " << stats.attempts
+      << ", \"ejections\": " << stats.ejections << ", \"stale_served\": " << stats.stale_served
+      << ", \"attempts\": " << stats.attempts
       << ", \"last_error\": " << Quoted(error.ok() ? "" : error.ToString()) << "}\n";
   for (size_t i = 0; i < shard_count_; i++) {
     std::ostringstream lines;  // what `out` is may block

@@ -128,6 +128,7 @@ class Core : public std::enable_shared_from_this<Core> {
   ResolverStats Stats();
   void WriteState(std::ostream& out);
   Status LastError();
+  void NoteEjected(const std::string& url, const Status& why);
   /// Before Start: fills the cache from a snapshot that was saved `since` ago; how many it took.
   size_t Restore(SnapshotContent content, std::chrono::nanoseconds since, BootTime now);
   /// What is worth a snapshot; no entries: nothing is.

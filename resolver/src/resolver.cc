@@ -59,6 +59,9 @@ class CachingResolver : public Resolver {
   }
   void WriteState(std::ostream& out) const override { core_->WriteState(out); }
   Status LastError() const override { return core_->LastError(); }
+  void NoteEjected(const std::string& url, const Status& why) override {
+    core_->NoteEjected(url, why);
+  }
   std::vector<std::string> Servers() const override { return core_->servers(); }
 
  private:

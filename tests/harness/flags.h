@@ -22,6 +22,7 @@ class Flags {
     }
   }
 
+  bool Has(const std::string& name) const { return !values_.at(name).empty(); }
   const std::string& operator[](const std::string& name) const {
     const std::string& value = values_.at(name);
     if (value.empty()) Fail(name + " is missing");

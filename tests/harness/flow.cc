@@ -1,5 +1,6 @@
 // Sends messages at a steady rate and marks in a file how each ended: `accepted ID ATTEMPTS PEER`,
-// or the word of another end with its condition. The last line on stdout is the sum, as JSON.
+// or the word of another end with its condition. On stdout: `ejected URL ...`. The last line on
+// stdout is the sum, as JSON.
 
 #include <algorithm>
 #include <atomic>
@@ -34,10 +35,11 @@ void PrintSum(const datawire::Sender::Counters& counters, std::vector<int>& in_f
   };
   std::printf(
       "{\"sent\": %lu, \"accepted\": %lu, \"rejected\": %lu, \"not_sent\": %lu, \"unknown\": %lu, "
-      "\"redelivered\": %lu, \"links_opened\": %lu, \"links_lost\": %lu, "
+      "\"redelivered\": %lu, \"links_opened\": %lu, \"links_lost\": %lu, \"ejections\": %lu, "
       "\"in_flight_p10\": %d, \"in_flight_p50\": %d}\n",
       counters.sent, counters.accepted, counters.rejected, counters.not_sent, counters.unknown,
-      counters.redelivered, counters.links_opened, counters.links_lost, at(0.1), at(0.5));
+      counters.redelivered, counters.links_opened, counters.links_lost, counters.ejections, at(0.1),
+      at(0.5));
 }
 
 }  // namespace
@@ -47,12 +49,22 @@ int main(int argc, char** argv) {
                                        {{"--directory", ""},
                                         {"--address", ""},
                                         {"--marks", ""},
+                                        {"--zone", ""},
+                                        {"--ejection-ms", ""},
                                         {"--rate", "200"},
                                         {"--count", ""}});
   datawire::harness::Marks marks(flags["--marks"]);
   std::atomic<int> unsettled{0};
   datawire::ClientOptions options;
   options.resolver.directory = datawire::harness::Split(flags["--directory"]);
+  options.resolver.observer = [](const datawire::ResolverEvent& event) {
+    if (event.kind != datawire::ResolverEvent::Kind::kEjected) return;
+    std::printf("ejected %s %s\n", event.server.c_str(), event.status.message().c_str());
+    std::fflush(stdout);
+  };
+  if (flags.Has("--zone")) options.locality.zone = flags["--zone"];
+  if (flags.Has("--ejection-ms"))
+    options.selection.ejection = milliseconds(flags.Number("--ejection-ms"));
   datawire::Client client(options);
   auto sender = client.OpenSender(flags["--address"]);
   if (!sender.ok()) flags.Fail(sender.status().ToString());

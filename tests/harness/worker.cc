@@ -80,6 +80,7 @@ int main(int argc, char** argv) {
                                        {{"--directory", ""},
                                         {"--address", ""},
                                         {"--marks", ""},
+                                        {"--zone", ""},
                                         {"--delay-ms", "0"},
                                         {"--ttl-ms", "15000"}});
   sigset_t ends;
@@ -91,6 +92,7 @@ int main(int argc, char** argv) {
   datawire::ClientOptions options;
   options.resolver.directory = datawire::harness::Split(flags["--directory"]);
   options.session_ttl = milliseconds(flags.Number("--ttl-ms"));
+  if (flags.Has("--zone")) options.locality.zone = flags["--zone"];
   datawire::Client client(options);
   Desk desk(milliseconds(flags.Number("--delay-ms")), marks);
   auto service = client.Serve(

@@ -1,5 +1,6 @@
 """Services and senders of the tests, with the marks they leave."""
 
+import collections
 import json
 import os
 
@@ -10,11 +11,11 @@ from harness.programs import Program
 class Worker(Program):
     """A service that marks what becomes of each message. `url` once it is registered (ready())."""
 
-    def __init__(self, directory, address, delay_ms=0, ttl_ms=15000, label="worker"):
+    def __init__(self, directory, address, delay_ms=0, ttl_ms=15000, zone="", label="worker"):
         self.marks = os.path.join(programs.scratch(f"marks-{label}"), "marks")
         self.url, self._marked_before = None, 0
         super().__init__("datawire-test-worker", "--directory", at(directory), "--address", address, "--marks", self.marks,
-                         "--delay-ms", delay_ms, "--ttl-ms", ttl_ms, label=label)
+                         "--delay-ms", delay_ms, "--ttl-ms", ttl_ms, "--zone", zone, label=label)
 
     def start(self):
         self._marked_before = len(lines(self.marks))
@@ -38,14 +39,18 @@ class Worker(Program):
 class Flow(Program):
     """A sender of `count` messages at `rate` a second. `outcomes()` and, after its end, `sums()`."""
 
-    def __init__(self, directory, address, count, rate=200, label="flow"):
+    def __init__(self, directory, address, count, rate=200, zone="", ejection_ms=30_000, label="flow"):
         self.marks = os.path.join(programs.scratch(f"marks-{label}"), "marks")
         super().__init__("datawire-test-flow", "--directory", at(directory), "--address", address, "--marks", self.marks,
-                         "--rate", rate, "--count", count, label=label)
+                         "--rate", rate, "--count", count, "--zone", zone, "--ejection-ms", ejection_ms, label=label)
 
     def outcomes(self):
         """(word, id, ...) of each delivery that ended."""
         return lines(self.marks)
+
+    def peers(self, since=0):
+        """How many messages each endpoint accepted, but for the first `since`."""
+        return collections.Counter(words[3] for words in self.outcomes()[since:] if words[0] == "accepted")
 
     def accepted(self):
         return [words[1] for words in self.outcomes() if words[0] == "accepted"]

@@ -1,12 +1,15 @@
 // Runs the scenarios of the files (or folder) it is given: README.md is the language.
 
+#include <algorithm>
 #include <charconv>
+#include <cmath>
 #include <cstdio>
 #include <filesystem>
 #include <fstream>
 #include <functional>
 #include <sstream>
 
+#include "chooser.h"
 #include "world.h"
 
 namespace datawire::scenarios {
@@ -105,6 +108,7 @@ class Play {
  public:
   void Line(Words words) {
     if (words[0] == "policy") return SetPolicy(words);
+    if (words[0] == "selection" || words[0] == "locality") return SetSelection(words);
     if (words[0] == "servers") {
       servers_ = {words.begin() + 1, words.end()};
       return;
@@ -124,6 +128,7 @@ class Play {
     resolver::AnswerPtr answer;
   };
   struct Ear {
+    Chooser chooser;
     std::shared_ptr<resolver::Listener> listener;
     std::vector<resolver::AnswerPtr> told;
   };
@@ -151,6 +156,18 @@ class Play {
       policy_.cache_entries = static_cast<size_t>(Number(words[2]));
     else
       throw Wrong{"no policy '" + words[1] + "'"};
+  }
+
+  void SetSelection(const Words& words) {
+    if (world_ || words.size() != 3) throw Wrong{words[0] + " A B, before the first step"};
+    if (words[0] == "locality") {
+      own_ = {words[1], words[2]};
+      return;
+    }
+    const bool time = words[2].find_first_not_of("0123456789.") != std::string::npos;
+    const double value =
+        time ? Span(words[2]) / std::chrono::duration<double, std::milli>(1) : Number(words[2]);
+    if (!SetKnob(selection_, words[1], value)) throw Wrong{"no knob '" + words[1] + "'"};
   }
 
   void Step(const std::string& verb, Words words) {
@@ -227,11 +244,12 @@ class Play {
       Count("calls that wait", words, waiting);
     } else if (verb == "subscribe") {
       need(1);
-      auto ear = std::make_shared<Ear>();
+      auto ear = std::make_shared<Ear>(Chooser(selection_, own_));
       ears_[words[0]] = ear;
       ear->listener = w.With([&] {
         return w.core().Listen(A(words[0]), [raw = ear.get()](const resolver::AnswerPtr& answer) {
           raw->told.push_back(answer);
+          raw->chooser.Told(answer, BootClock::now());
         });
       });
     } else if (verb == "unsubscribe") {
@@ -242,6 +260,22 @@ class Play {
       const Ear& ear = EarOf(words[0]);
       Count("answers told", {words[1]}, ear.told.size());
       if (!ear.told.empty()) Check(*ear.told.back(), rest(2));
+    } else if (verb == "failed" || verb == "worked") {
+      const size_t times = Times(words);
+      need(verb == "failed" ? 3 : 2);
+      Chooser& chooser = EarOf(words[0]).chooser;
+      for (size_t i = 0; i < times; i++) {
+        if (verb == "worked")
+          chooser.Worked(words[1], Now());
+        else if (!chooser.Failed(words[1], words[2], Now()))
+          throw Wrong{"refused, lost or task?"};
+      }
+    } else if (verb == "ejected") {
+      need(2);
+      Same("ejected", rest(1), EarOf(words[0]).chooser.Ejected(Now()));
+    } else if (verb == "picks") {
+      need(2);
+      Picks(EarOf(words[0]).chooser.Picks(Now()), rest(1));
     } else if (verb == "asked") {
       need(2);
       Count("times asked for " + words[0], rest(1), w.adds[words[0]].size());
@@ -381,6 +415,40 @@ class Play {
     return world_->core().Stats().*kStats.at(name);
   }
 
+  BootTime Now() {
+    return world_->With([] { return BootClock::now(); });
+  }
+
+  static void Same(const std::string& what, Words expected, Words got) {
+    if (expected == Words{"none"}) expected.clear();
+    std::sort(expected.begin(), expected.end());
+    std::sort(got.begin(), got.end());
+    const auto list = [](const Words& words) {
+      std::string text;
+      for (const std::string& word : words) text += " " + word;
+      return text.empty() ? " none" : text;
+    };
+    if (expected != got) Expected(what + list(expected), list(got).substr(1));
+  }
+
+  // `URL` or `URL=PERCENT`, give or take 2.
+  static void Picks(const std::vector<Chooser::Part>& parts, const Words& words) {
+    Words expected, got;
+    std::map<std::string, double> percents;
+    for (const Chooser::Part& part : parts) {
+      got.push_back(part.url);
+      percents[part.url] = part.percent;
+    }
+    for (const std::string& word : words) expected.push_back(word.substr(0, word.find('=')));
+    Same("picks", expected, got);
+    for (const std::string& word : words) {
+      if (word.find('=') == std::string::npos) continue;
+      const double is = percents[word.substr(0, word.find('='))];
+      if (std::abs(is - Number(word.substr(word.find('=') + 1))) > 2)
+        Expected(word + " %", std::to_string(is));
+    }
+  }
+
   // `N`, `<=N` or `>=N`.
   static void Count(const std::string& what, const Words& words, uint64_t got) {
     if (words.size() != 1) throw Wrong{"how many?"};
@@ -405,6 +473,8 @@ class Play {
   }
 
   ResolverPolicy policy_;
+  SelectionPolicy selection_;
+  Locality own_;
   Words servers_{"s1"};
   std::unique_ptr<World> world_;
   std::map<std::string, std::deque<std::shared_ptr<Call>>> calls_;

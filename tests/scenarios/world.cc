@@ -146,6 +146,8 @@ resolver::pb::Answer World::Make(const std::string& address, Revision at,
   uint64_t hash = 1;
   bool up = false;
   std::string matched = address;
+  resolver::pb::Endpoint like;
+  like.set_weight(100);
   for (const std::string& word : words == nullptr ? std::vector<std::string>{} : *words) {
     hash = hash * 31 + std::hash<std::string>()(word);
     if (word.starts_with("matched=")) {
@@ -154,11 +156,21 @@ resolver::pb::Answer World::Make(const std::string& address, Revision at,
       answer.set_age_ms(std::stoull(word.substr(4)));
     } else if (word.starts_with("ttl=")) {
       answer.set_ttl_ms(std::stoull(word.substr(4)));
+    } else if (word.starts_with("region=")) {
+      like.set_region(word.substr(7));
+    } else if (word.starts_with("zone=")) {
+      like.set_zone(word.substr(5));
+    } else if (word.starts_with("weight=")) {
+      like.set_weight(static_cast<uint32_t>(std::stoul(word.substr(7))));
+    } else if (word.starts_with("priority=")) {
+      like.set_priority(static_cast<uint32_t>(std::stoul(word.substr(9))));
+    } else if (word.starts_with("created=")) {
+      like.set_created(std::stoull(word.substr(8)));
     } else {
       const bool suspect = word.starts_with("~");
       auto* endpoint = row->add_endpoints();
+      *endpoint = like;
       endpoint->set_url(suspect ? word.substr(1) : word);
-      endpoint->set_weight(100);
       endpoint->set_state(suspect ? resolver::pb::ENDPOINT_STATE_SUSPECT
                                   : resolver::pb::ENDPOINT_STATE_UP);
       up = up || !suspect;

@@ -217,7 +217,9 @@ void DirectoryNode::Subscribe(const std::shared_ptr<Wire>& wire,
   Serve(wire, std::move(end));
   opened.on_bytes = std::move(client);
   auto subscriber = directory_->OpenSubscriber({wire->client().name, ""}, opened);
+  ++streams_asked;
   if (subscriber.ok()) {
+    ++streams_begun;
     opened.subscriber = std::move(*subscriber);
     return;
   }

@@ -50,6 +50,9 @@ class DirectoryNode final : public Process {
   directory::Directory& directory() { return *directory_; }
   const bool replica;
 
+  /// Of Subscribe streams: asked for, and begun.
+  uint64_t streams_asked = 0, streams_begun = 0;
+
   /// Between two ticks; a gap of 1 s would be an absence.
   Time tick_every = 400ms;
 

@@ -101,7 +101,7 @@ TEST_F(SenderTest, LinkLossMidStreamLosesNothing) {
   resolver.Set({service->url(), victim.url("")});
   amqp::Io io;
   auto shell =
-      std::make_shared<SenderShell>(io, std::make_shared<Links>(io, "t"),
+      std::make_shared<SenderShell>(io, std::make_shared<Links>(io, "t"), ClientOptions{},
                                     Destination::Parse("//demo/x").value(), SenderOptions{}, false);
   shell->Start(&resolver);
   const BootTime until = BootClock::now() + 5s;
@@ -160,7 +160,7 @@ TEST_F(SenderTest, AFrozenPeerIsNoticedInTwoSecondsAndItsMessagesGoElsewhere) {
   resolver.Set({frozen.url("")});
   amqp::Io io;
   auto shell =
-      std::make_shared<SenderShell>(io, std::make_shared<Links>(io, "t"),
+      std::make_shared<SenderShell>(io, std::make_shared<Links>(io, "t"), ClientOptions{},
                                     Destination::Parse("//demo/x").value(), SenderOptions{}, false);
   shell->Start(&resolver);
   Delivery delivery = shell->Send(proton::message("x"), {});
@@ -188,7 +188,7 @@ TEST_F(SenderTest, RefusedConnectionIsMaskedAtOnce) {
   FakeResolver resolver;
   amqp::Io io;
   auto shell =
-      std::make_shared<SenderShell>(io, std::make_shared<Links>(io, "t"),
+      std::make_shared<SenderShell>(io, std::make_shared<Links>(io, "t"), ClientOptions{},
                                     Destination::Parse("//demo/x").value(), SenderOptions{}, false);
   shell->Start(&resolver);
   std::vector<Delivery> deliveries;

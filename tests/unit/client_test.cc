@@ -244,7 +244,7 @@ TEST_F(ClientTest, WhatIsOnItsWayToAServiceThatStopsIsReleasedNotLost) {
   FakeResolver resolver;
   amqp::Io io;
   auto shell =
-      std::make_shared<SenderShell>(io, std::make_shared<Links>(io, "t"),
+      std::make_shared<SenderShell>(io, std::make_shared<Links>(io, "t"), ClientOptions{},
                                     Destination::Parse("//demo/x").value(), SenderOptions{}, true);
   shell->Start(&resolver);
   resolver.Set({serve()});

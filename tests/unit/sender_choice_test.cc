@@ -105,25 +105,100 @@ TEST_F(SenderCoreTest, ADrainingEndpointFinishesWhatItHasAndGetsNoMore) {
   EXPECT_EQ(opened_[1], 1);
 }
 
-TEST_F(SenderCoreTest, RefusedEndpointIsLeftOutForAGrowingTimeWhileAnotherWorks) {
+TEST_F(SenderCoreTest, AnEndpointThatLosesItsLinksIsLeftOutForAGrowingTimeAndTheFifthTimeEjected) {
   Answer({At(1), At(2)});
   Give(1);
   Open(2);
-  EXPECT_EQ(Where(1), 2);
+  EXPECT_EQ(Where(1), 2) << "an endpoint without credit yet holds nothing up";
   Give(2);
-  EXPECT_EQ(Where(2), 2) << "an endpoint without credit yet holds nothing up";
   core_->Credit(LinkTo(2), 2);
   Give(3);  // there is always work, so each return is tried at once
   int tries = 0;
-  for (const auto out : {250ms, 500ms, 1000ms, 2000ms}) {
-    ASSERT_NE(LinkTo(1), 0u);
+  for (const auto out : {250ms, 500ms, 1000ms, 2000ms, 30'000ms, 8000ms}) {
+    ASSERT_NE(LinkTo(1), 0u) << out.count();
+    Open(1, 0);
     Lose(1);
     ++tries;
+    EXPECT_EQ(core_->counters().ejections, tries < 5 ? 0u : 1u);
+    Give(100 + tries, 1h);
     Pass(out - 1ms);
     EXPECT_EQ(LinkTo(1), 0u);
     Pass(1ms);
   }
   EXPECT_EQ(opened_[1], tries + 1);
+}
+
+TEST_F(SenderCoreTest, RefusedTwiceIsEjectedAndComesBackWithAllItsShare) {
+  Answer({At(1), At(2)});
+  Give(1, 1h);
+  Open(2, 0);
+  Lose(1);
+  Pass(250ms);
+  Lose(1);
+  ASSERT_EQ(ejected_.size(), 1u);
+  EXPECT_EQ(ejected_[0].url, "amqp://h1:1");
+  EXPECT_EQ(ejected_[0].out, 30s);
+  EXPECT_EQ(ejected_[0].why, "gone");
+  Pass(29'999ms);
+  EXPECT_EQ(LinkTo(1), 0u);
+  Pass(1ms);
+  Open(1, 10'000);
+  core_->Credit(LinkTo(2), 10'000);
+  std::map<int, int> share;
+  for (uint64_t id = 2; id < 402; ++id) {
+    Give(id);
+    ++share[Where(id)];
+  }
+  EXPECT_NEAR(share[1], 200, 30);
+}
+
+TEST_F(SenderCoreTest, WhoFailsAtAllThatItIsGivenIsEjectedAndItsLinkNotCut) {
+  Answer({At(1), At(2)});
+  Give(1);
+  Open(1, 10'000);
+  Open(2, 10'000);
+  Settle(1, Kind::kAccepted);
+  int failed = 0;
+  for (uint64_t id = 2; id <= 200; ++id) {
+    Give(id);
+    if (Where(id) == 1) {
+      ++failed;
+      Settle(id, {Kind::kModified, "", "", true, false});
+    }
+    ASSERT_EQ(Where(id), 2);
+    Settle(id, Kind::kAccepted);
+  }
+  EXPECT_EQ(failed, 5);
+  EXPECT_EQ(core_->counters().ejections, 1u);
+}
+
+TEST_F(SenderCoreTest, MessagesStayInTheZoneUntilItsShareIsTooSmall) {
+  Make({.locality = {"eu", "a"}});
+  std::vector<Endpoint> all;
+  for (int port = 1; port <= 6; ++port) {
+    all.push_back(At(port));
+    all.back().region = "eu";
+    all.back().zone = port <= 3 ? "a" : "b";
+  }
+  Answer(all);
+  Give(1);
+  EXPECT_EQ(links_.size(), 6u) << "those that may be needed have links";
+  for (int port = 1; port <= 6; ++port) Open(port, 10'000);
+  uint64_t id = 1;
+  const auto far = [&] {
+    int count = 0;
+    for (int i = 0; i < 1000; ++i) {
+      Give(++id);
+      count += Where(id) > 3;
+      Settle(id, Kind::kAccepted);
+    }
+    return count;
+  };
+  Settle(1, Kind::kAccepted);
+  EXPECT_EQ(far(), 0);
+  all[1].state = all[2].state = EndpointState::kSuspect;  // a third is left: 1/3 x 1.4
+  Answer(all);
+  EXPECT_NEAR(far(), 533, 60);
 }
 
 TEST_F(SenderCoreTest, TheLastEndpointIsTriedEachSecond) {

@@ -34,7 +34,7 @@ class SenderCoreTest : public testing::Test {
     answer.status = status;
     answer.policy = policy;
     answer.endpoints = std::move(endpoints);
-    core_->AnswerChanged(std::make_shared<const datawire::Answer>(std::move(answer)));
+    core_->AnswerChanged(std::make_shared<const datawire::Answer>(std::move(answer)), now_);
     Pump();
   }
   void Give(uint64_t id, std::chrono::milliseconds deadline = 30s, std::string key = "") {
@@ -57,6 +57,8 @@ class SenderCoreTest : public testing::Test {
         redelivered_[send->id] = send->redelivered;
       } else if (auto* forget = std::get_if<SenderCore::Forget>(&action)) {
         forgotten_.insert(forget->id);
+      } else if (auto* ejected = std::get_if<SenderCore::Ejected>(&action)) {
+        ejected_.push_back(*ejected);
       } else if (auto* finish = std::get_if<SenderCore::Finish>(&action)) {
         on_.erase(finish->id);
         ends_[finish->id] = finish->outcome;
@@ -120,6 +122,7 @@ class SenderCoreTest : public testing::Test {
   std::vector<uint64_t> order_;
   std::map<uint64_t, uint32_t> redelivered_;
   std::set<uint64_t> forgotten_;
+  std::vector<SenderCore::Ejected> ejected_;
   std::map<uint64_t, DeliveryOutcome> ends_;
   size_t wakes_ = 0;
 };

@@ -168,7 +168,7 @@ TEST_F(SenderCoreTest, PresettledIsAcceptedWhenWrittenAndLostWithItsLink) {
   Give(1);
   Give(2);
   Open(1);
-  core_->Written(on_[1], 1);
+  core_->Written(on_[1], 1, now_);
   Pump();
   EXPECT_EQ(Ended(1), End::kAccepted);
   Lose(1);
@@ -305,7 +305,7 @@ TEST_F(SenderCoreTest, EveryMessageEndsOnceUnderRandomFaults) {
           std::advance(it, random() % on_.size());
           const uint64_t id = it->first;
           if (seed % 7 == 0) {
-            core_->Written(it->second, id);
+            core_->Written(it->second, id, now_);
             Pump();
           } else {
             Settle(id, static_cast<Kind>(random() % 4));

@@ -11,6 +11,7 @@
 
 #include "datawire/resolver.h"
 #include "datawire/result.h"
+#include "datawire/selection.h"
 
 namespace datawire {
 
@@ -74,6 +75,7 @@ class Sender {
   struct Counters {
     uint64_t sent = 0, accepted = 0, rejected = 0, not_sent = 0, unknown = 0, redelivered = 0;
     uint64_t links_opened = 0, links_lost = 0;
+    uint64_t ejections = 0;  ///< of endpoints, for failing too often
   };
   virtual Counters counters() const = 0;
 };
@@ -109,7 +111,7 @@ struct ServiceOptions {
                          ///< local address that routes to the directory
   uint32_t priority = 0;
   uint32_t weight = limits::kWeightDefault;
-  std::string region, zone;
+  std::string region, zone;  ///< both empty: the client's locality
   std::map<std::string, std::string> labels;
   bool subtree = false;                      ///< registers for all addresses below, too
   uint32_t credit = limits::kServiceCredit;  ///< messages in flight a link
@@ -147,6 +149,8 @@ struct ClientOptions {
   std::string program;       ///< shown with the session; empty: the process's name
   std::chrono::milliseconds session_ttl = limits::kSessionTtlDefault;
   int io_threads = 1;
+  Locality locality;  ///< where this process is: near endpoints come first
+  SelectionPolicy selection;
 };
 
 /// The entry point: one per process. Owns the session, the resolver and the I/O threads. What it

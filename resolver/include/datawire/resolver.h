@@ -66,16 +66,17 @@ struct ResolverPolicy {
   static ResolverPolicy Wan();
 };
 
-/// What happened between the resolver and the directory. Value.
+/// What happened between the resolver and the directory, or to who uses its answers. Value.
 struct ResolverEvent {
   enum class Kind {
     kConnected,  ///< a server keeps what is held up to date from now on
     kLost,       ///< the stream, or the attempt to open one, ended: `status` says why
     kForeign,    ///< a server is of another cluster: what is held stays, all else is UNAVAILABLE
     kCorrupt,    ///< a server said what cannot be: discarded
+    kEjected,    ///< an endpoint failed too often and is left out for a while
   };
   Kind kind = Kind::kLost;
-  std::string server;
+  std::string server;  ///< of kEjected the endpoint's URL
   Status status;
 };
 
@@ -85,7 +86,8 @@ struct ResolverOptions {
   std::vector<std::string> directory;
   TlsFiles tls;  ///< none: found as `directory` is, then plaintext
   ResolverPolicy policy;
-  /// Told from the resolver's own thread, never under a lock; must not block.
+  /// Told from the resolver's own thread, of ejections from the client's, never under a lock; must
+  /// not block.
   std::function<void(const ResolverEvent&)> observer;
   /// The cache outlives the process here: kept up to date, and read at the start, when it may be
   /// that no server is up. Processes may share it: the last to save wins. Empty: none.
@@ -107,6 +109,7 @@ struct ResolverStats {
   /// Streams and calls that were begun, and of these the ones that are retries (P26).
   uint64_t attempts = 0, retries = 0, prefetches = 0;
   uint64_t streams_opened = 0, streams_lost = 0, failovers = 0;
+  uint64_t ejections = 0;  ///< of endpoints, by the senders of this process
   uint64_t entries = 0, bytes = 0;
   std::string server;            ///< the one its stream is on; empty: none now
   bool live = false;             ///< data or a mark within 10 s
@@ -144,6 +147,8 @@ class Resolver {
   virtual std::unique_ptr<Subscription> Subscribe(const Address& address, Callback changed) = 0;
 
   virtual ResolverStats Stats() const = 0;
+  /// A sender ejected an endpoint: counted, and told to the observer on this thread.
+  virtual void NoteEjected(const std::string& /*url*/, const Status& /*why*/) {}
   /// The state as JSON lines for a person to read: one of the whole, then one an entry, in no
   /// order. Callers of a sixteenth of the entries at a time wait for it.
   virtual void WriteState(std::ostream&) const {}
