@@ -249,7 +249,7 @@ TEST_F(ClientTest, WhoRefusesLinksIsEjectedAndTheResolverIsTold) {
   std::string refusing;
   {
     RawPeer closed([](int, amqp::Hooks&) {});
-    refusing = closed.url("");
+    refusing = EndpointUrl::Parse(closed.url("")).value().text();
   }
   FakeResolver resolver;
   resolver.Set({service->url(), refusing});
