@@ -172,7 +172,7 @@ EndpointHealth::Lineup EndpointHealth::LineUp(std::span<const Endpoint* const> e
     const BootTime at = held ? std::max(one.back_at, one.record->ejected_until) : one.back_at;
     if (!lineup.next_change || at < *lineup.next_change) lineup.next_change = at;
   }
-  Spill(lineup.candidates);
+  Spill(all, lineup.candidates);
   return lineup;
 }
 
@@ -193,7 +193,8 @@ uint8_t EndpointHealth::DistanceTo(const Endpoint& endpoint) const {
 
 /// The load of each distance, as Envoy spreads it over priorities: each takes what its health is
 /// worth of what the nearer ones left; when all together are not worth 1, in proportion.
-void EndpointHealth::Spill(std::vector<Candidate>& candidates) const {
+void EndpointHealth::Spill(std::span<const Standing> all,
+                           std::vector<Candidate>& candidates) const {
   using Group = std::tuple<bool, uint32_t, bool>;
   const auto group_of = [](const Candidate& c, bool trusted) {
     return Group(c.endpoint->state == EndpointState::kSuspect && !trusted, c.endpoint->priority,
@@ -208,22 +209,24 @@ void EndpointHealth::Spill(std::vector<Candidate>& candidates) const {
   if (!first || !apart) return;
   const auto [suspect, priority, last_resort] = *first;
 
-  std::array<double, kDistances> healthy{}, all{}, load{};
-  for (const Candidate& c : candidates) {
-    if (c.endpoint->state == EndpointState::kDraining) continue;
+  std::array<double, kDistances> healthy{}, whole{}, load{};
+  for (size_t i = 0; i < all.size(); ++i) {
+    if (all[i].draining || !all[i].record) continue;
+    const Candidate& c = candidates[i];
     if (c.endpoint->priority != priority || (c.endpoint->weight == 0) != last_resort) continue;
     const double weight = std::max(c.endpoint->weight, 1u);
-    all[c.distance] += weight;
+    whole[c.distance] += weight;
     if (c.usable && group_of(c, c.trusted) == *first) healthy[c.distance] += weight;
   }
   double left = 1, given = 0;
   for (size_t d = 0; d < kDistances; ++d) {
-    if (all[d] == 0) continue;
-    const double worth = std::min(1.0, healthy[d] / all[d] * policy_.overprovisioning);
+    if (whole[d] == 0) continue;
+    const double worth = std::min(1.0, healthy[d] / whole[d] * policy_.overprovisioning);
     load[d] = std::min(left, worth);
     left -= load[d];
     given += load[d];
   }
+  if (given == 0) return;  // only ones that are listed no more are left
   for (Candidate& c : candidates) c.load = load[c.distance] / given;
 }
 

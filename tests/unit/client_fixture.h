@@ -45,9 +45,18 @@ class FakeResolver final : public Resolver {
   ResolverStats Stats() const override { return {}; }
   Status LastError() const override { return {}; }
   std::vector<std::string> Servers() const override { return {}; }
+  void NoteEjected(const std::string& url, const Status&) override {
+    const std::lock_guard lock(mutex_);
+    ejected_.push_back(url);
+  }
+  std::vector<std::string> ejected() {
+    const std::lock_guard lock(mutex_);
+    return ejected_;
+  }
 
  private:
   std::mutex mutex_;
+  std::vector<std::string> ejected_;
   AnswerPtr answer_;
   std::vector<Callback> callbacks_;
 };

@@ -234,6 +234,51 @@ TEST_F(ClientTest, AStoppedHandlerThreadFinishesOneCallAndReleasesTheRest) {
   EXPECT_GE(answers->released, 9);
 }
 
+TEST_F(ClientTest, ASelectionPolicyOutOfRangeIsRefused) {
+  ClientOptions options = Options();
+  options.selection.ejection = 0ms;
+  Client client(options);
+  const auto sender = client.OpenSender("//demo/x");
+  ASSERT_FALSE(sender.ok());
+  EXPECT_EQ(sender.status().code(), Code::kInvalid);
+  EXPECT_NE(sender.status().message().find("ejection"), std::string::npos);
+}
+
+TEST_F(ClientTest, WhoRefusesLinksIsEjectedAndTheResolverIsTold) {
+  const auto service = Serve([](Exchange exchange) { exchange.Accept(); });
+  std::string refusing;
+  {
+    RawPeer closed([](int, amqp::Hooks&) {});
+    refusing = EndpointUrl::Parse(closed.url("")).value().text();
+  }
+  FakeResolver resolver;
+  resolver.Set({service->url(), refusing});
+  amqp::Io io;
+  auto shell =
+      std::make_shared<SenderShell>(io, std::make_shared<Links>(io, "t"), ClientOptions{},
+                                    Destination::Parse("//demo/x").value(), SenderOptions{}, false);
+  shell->Start(&resolver);
+  const BootTime until = BootClock::now() + 10s;
+  while (resolver.ejected().empty() && BootClock::now() < until)
+    EXPECT_EQ(shell->Send(proton::message("x"), {}).Wait().end, End::kAccepted);
+  EXPECT_EQ(shell->counters().ejections, 1u);
+  shell->Close(1s);
+  EXPECT_EQ(resolver.ejected(), std::vector<std::string>{refusing});
+  io.Stop();
+}
+
+TEST_F(ClientTest, EjectionsAreInTheResolversStatsAndToldToItsObserver) {
+  std::vector<std::string> told;
+  ClientOptions options = Options();
+  options.resolver.observer = [&told](const ResolverEvent& event) {
+    if (event.kind == ResolverEvent::Kind::kEjected) told.push_back(event.server);
+  };
+  Client client(options);
+  client.resolver().NoteEjected("amqp://a:1", Status(Code::kUnavailable, "left out"));
+  EXPECT_EQ(client.resolver().Stats().ejections, 1u);
+  EXPECT_EQ(told, std::vector<std::string>{"amqp://a:1"});
+}
+
 TEST_F(ClientTest, WhatIsOnItsWayToAServiceThatStopsIsReleasedNotLost) {
   std::vector<std::unique_ptr<Service>> services;
   const auto serve = [&] {

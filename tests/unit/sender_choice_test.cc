@@ -201,6 +201,24 @@ TEST_F(SenderCoreTest, MessagesStayInTheZoneUntilItsShareIsTooSmall) {
   EXPECT_NEAR(far(), 533, 60);
 }
 
+TEST_F(SenderCoreTest, AnEndpointThatIsListedNoMoreMakesNobodyLeaveTheZone) {
+  Make({.locality = {"", "a"}});
+  Endpoint near = At(1), gone = At(2), far = At(3);
+  near.zone = gone.zone = "a";
+  far.zone = "b";
+  Answer({near, gone, far});
+  Give(1);
+  for (const int port : {1, 2, 3}) Open(port, 10'000);
+  uint64_t id = 1;
+  while (on_.empty() || Where(id) != 2) Give(++id);  // not settled: its link stays
+  Answer({near, far});
+  ASSERT_NE(LinkTo(2), 0u);
+  for (int i = 0; i < 200; ++i) {
+    Give(++id);
+    ASSERT_EQ(Where(id), 1);
+  }
+}
+
 TEST_F(SenderCoreTest, TheLastEndpointIsTriedEachSecond) {
   Answer({At(1)});
   Give(1, 60s);

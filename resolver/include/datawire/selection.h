@@ -105,7 +105,7 @@ class EndpointHealth {
   Standing StandingOf(const Endpoint& endpoint, BootTime now) const;
   double RampOf(const Record& record, BootTime now) const;
   uint8_t DistanceTo(const Endpoint& endpoint) const;
-  void Spill(std::vector<Candidate>& candidates) const;
+  void Spill(std::span<const Standing> all, std::vector<Candidate>& candidates) const;
 
   const SelectionPolicy policy_;
   const Locality own_;
