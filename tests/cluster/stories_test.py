@@ -1,7 +1,10 @@
 """Stories of a cluster, one each: how it begins, grows, is restored; what it does without a quorum, without space, and when a node dies
 with sessions on it."""
 
+import contextlib
+import itertools
 import os
+import subprocess
 import time
 
 import grpc
@@ -10,7 +13,7 @@ from harness import cases
 from harness.api import Api, Failed, pb, refused
 from harness.cluster import Cluster, Node
 from harness.etcd import Etcd
-from harness.programs import Directory, dw, dw_json, eventually
+from harness.programs import Directory, Program, dw, dw_json, eventually
 from harness.sampling import Sampler, states
 from harness.workers import Worker
 
@@ -200,6 +203,62 @@ class Dying(cases.TestCase):
                 print(f"the dead one was gone after {took:.1f} s", flush=True)
                 first.start_again()
                 eventually(lambda: states_at(first, "//d/work") == {lives.url: "up"}, 10, "and on the node that died, too")
+
+
+class Quickstart(cases.TestCase):
+    """The story of deploy/quickstart on a cluster, whose every node and every etcd member is killed once, two at a time."""
+
+    COUNT, RATE, KILL_AFTER = 1200, 200, 200  # messages, of each round
+
+    def test_P15_with_a_node_and_an_etcd_member_killed_no_send_fails_and_no_registration_is_lost(self):
+        with Cluster(direct=True) as cluster, contextlib.ExitStack() as stack:
+            directory = {"DATAWIRE_DIRECTORY": cluster.addresses}
+            processed = os.path.join(self.scratch(), "processed")
+
+            def serve(program, *args):
+                service = stack.enter_context(Program("datawire-example-" + program, *args, env=directory))
+                return service.wait_for_line(r" at (amqp://\S+)$", 20, "stderr").group(1)
+            up = {"//demo/printer": {serve("printer", "//demo/printer", processed)},
+                  "//demo/upper": {serve("upper", "//demo/upper", "//demo/printer") for _ in range(2)}}
+            for number in range(3):
+                with self.subTest(number=number), Sampler(cluster.nodes[(number + 1) % 3], up) as sampler:
+                    self.round(cluster, number, directory, processed, up, sampler)
+            for number, node in itertools.product(range(3), cluster.nodes):
+                eventually(lambda at=node, of=f"//demo/kept/{number}": states_at(at, of) == {"amqp://127.0.0.1:1": "up"}, 10)
+
+    def round(self, cluster, number, directory, processed, up, sampler):
+        node, member = cluster.nodes[number], cluster.etcd.members[(number + 2) % 3]
+        eventually(lambda: all(sampler.last(address) == dict.fromkeys(urls, "up") for address, urls in up.items()), 20)
+        with open(processed, "w", encoding="utf-8"):  # ids begin anew with each sender
+            since, accepted = time.monotonic(), os.path.join(self.scratch(), "accepted")
+        with Program("datawire-example-sender", "//demo/upper", self.COUNT, self.RATE, accepted, env=directory) as sender:
+            eventually(lambda: len(ids(accepted)) >= self.KILL_AFTER, 30, "the stream flows")
+            led = member.leads()
+            node.kill9()
+            member.kill9()
+            self.assertTrue(sender.running())
+            self.assertEqual(register(cluster.addresses, f"//demo/kept/{number}").code, 0)
+            with Program("dw", "send", "//demo/upper", "late", "--timeout", "10s", env=directory) as late:  # it knows of no fault
+                self.assertEqual(late.wait(20), 0, late.tail())
+            self.assertEqual(sender.wait(60), 0, sender.tail())
+        self.assertEqual(len(ids(accepted)), self.COUNT)
+        self.assertLessEqual(ids(accepted), ids(processed))
+        lost = [(moment, shown) for moment, shown in sampler.samples if moment > since and (
+            shown is None or any(shown[address] != dict.fromkeys(urls, "up") for address, urls in up.items()))]
+        self.assertEqual(lost[:3], [], f"{len(lost)} of {len(sampler.samples)} looks")
+        member.start()
+        node.start_again()
+        cluster.wait_ready()
+        cluster.etcd.wait_healthy()
+        print(f"killed: {node.node_id} and {member.name}{', which led' if led else ''}; {len(sampler.samples)} looks", flush=True)
+
+
+def ids(path):
+    """Of messages, one a line."""
+    if not os.path.exists(path):
+        return set()
+    with open(path, encoding="utf-8") as file:
+        return set(file.read().split())
 
 
 def states_at(node, address):
