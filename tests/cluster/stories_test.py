@@ -1,9 +1,11 @@
 """Stories of a cluster, one each: how it begins, grows, is restored; what it does without a quorum, without space, and when a node dies
 with sessions on it."""
 
+import base64
 import contextlib
 import itertools
 import os
+import shutil
 import subprocess
 import time
 
@@ -91,6 +93,53 @@ class Restored(cases.TestCase):
                 with Api(node) as api:
                     self.assertEqual(api.status().source.epoch, 2)
                     self.assertEqual(len(api.list(prefix="//d").items), 0)
+
+
+class Versions(cases.TestCase):
+    """What a newer version may leave in etcd, as an older one meets it."""
+
+    def setUp(self):
+        self.etcd = Etcd(1)
+        self.etcd.__enter__()
+        self.addCleanup(self.etcd.__exit__, None)
+        self.nodes = Node(0, self.etcd.endpoints), Node(1, self.etcd.endpoints)
+        self.nodes[0].once = ("--init",)
+        for node in self.nodes:
+            node.__enter__()
+            self.addCleanup(node.end)
+        self.assertEqual(register(self.nodes[0], "//d/a").code, 0)
+
+    def equal(self):
+        return dw("cluster", "compare", directory=self.nodes[0]).code == 0
+
+    def test_kinds_of_keys_that_a_node_does_not_know_change_nothing_there(self):
+        self.etcd.put(b"datawire/r/d\0a", "not what a row is")  # what only views have, at the row of //d/a
+        self.etcd.put("datawire/z/new", "of a later version")
+        self.assertEqual(register(self.nodes[0], "//d/b").code, 0)  # after these, on both
+        for node in self.nodes:
+            eventually(lambda at=node: states_at(at, "//d/b"), 10)
+            self.assertEqual(states_at(node, "//d/a"), {"amqp://127.0.0.1:1": "up"})
+        self.nodes[1].stop()
+        self.nodes[1].start_again()
+        self.assertEqual(states_at(self.nodes[1], "//d/a"), {"amqp://127.0.0.1:1": "up"})
+        eventually(self.equal, 20)
+
+    def test_a_raised_format_ends_nodes_that_do_not_know_it_before_they_read_on(self):
+        (authority, _), = self.etcd.get("datawire/m/epoch").values()
+        self.etcd.put("datawire/m/epoch", authority + b"\x20\x02")  # Authority.format, the later one counts
+        self.etcd.put("datawire/d/of a kind that is read otherwise", "")
+        for node in self.nodes:
+            self.assertEqual(node.wait(20), 1, node.tail())
+            self.assertIn("format 2, this program knows formats up to 1", node.output("stderr").splitlines()[-1])
+            self.assertIn("format 2", exit_line(self, node))
+        # What was there before it still is, as new nodes find once it is as it was.
+        self.etcd.call("kv/deleterange", key=base64.b64encode(b"datawire/d/of a kind that is read otherwise").decode())
+        self.etcd.put("datawire/m/epoch", authority)
+        for node in self.nodes:
+            shutil.rmtree(node.data)
+            node.start_again()
+            self.assertEqual(states_at(node, "//d/a"), {"amqp://127.0.0.1:1": "up"})
+        eventually(self.equal, 20)
 
 
 class WithoutQuorum(cases.TestCase):
@@ -281,7 +330,11 @@ class NoSpace(cases.TestCase):
                 api.withdraw(*pairs)
                 eventually(lambda: states_at(cluster.nodes[1], "//fill/0") == {}, 10, "a withdrawal went through")
                 self.assertEqual(cluster.etcd.alarms(), ["NOSPACE"], "in spite of it")
-                cluster.etcd.free_space()
+                self.one_line(dw("status", "--cluster", directory=node), 4, "quota is reached", "dw doctor")
+                found = [one for one in dw_json("doctor", code=4, directory=node) if one["check"] == "etcd" and one["result"] == "fail"]
+                self.assertEqual(len(found), 1, found)
+                done = subprocess.run(found[0]["remedy"], shell=True, capture_output=True, text=True, timeout=120, check=False)
+                self.assertEqual(done.returncode, 0, done)
                 eventually(lambda: register(node, "//d/a").code == 0, 20, "writable again, without a restart")
                 self.assertEqual(cluster.etcd.alarms(), [])
             print(f"{done} times 15 registrations fitted", flush=True)
