@@ -167,7 +167,7 @@ Status Check(const std::string& listen, const std::string& http_listen, const st
   if (config->tls.any() && config->insecure)
     return Status(
         Code::kInvalid,
-        "--insecure and --tls-cert exclude each other: certificates are for all listeners");
+        "--insecure and --tls-cert exclude each other: it says to serve without certificates");
   DW_RETURN_IF_ERROR(tls::CheckFiles(config->tls));
   DW_RETURN_IF_ERROR(CheckEngine(engine, etcd_endpoints, config));
   if (!config->cluster_id.empty()) {
@@ -247,7 +247,8 @@ Result<Invocation> ParseCommandLine(int argc, const char* const* argv) {
   app.add_option("--listen", listen, "Native API (gRPC); port 0: any free one")
       ->type_name("HOST:PORT")
       ->capture_default_str();
-  app.add_option("--http-listen", http_listen, "Metrics and health; port 0: any free one")
+  app.add_option("--http-listen", http_listen,
+                 "Metrics and health, always plain HTTP; port 0: any free one")
       ->type_name("HOST:PORT")
       ->capture_default_str();
   app.add_option("--audit-bytes", audit_bytes,

@@ -79,9 +79,9 @@ void LogHealth(const Status& ready, bool& was_ready, Logger& logger) {
   }
 }
 
-void WarnOpenListener(const char* what, const HostPort& at, Logger& logger) {
+void WarnOpenListener(const char* what, const char* danger, const HostPort& at, Logger& logger) {
   if (at.loopback()) return;
-  logger.Warn("listening beyond loopback without certificates: anybody can read and write",
+  logger.Warn(std::string("listening beyond loopback without certificates: ") + danger,
               {{"listener", what}, {"address", at.ToString()}});
 }
 
@@ -175,10 +175,8 @@ Status Serve(Config& config, Signals& signals, Logger& logger) {
     });
     const HostPort grpc_at{config.listen.host, grpc->port()};
     const HostPort http_at{config.http_listen.host, http->port()};
-    if (!config.tls.any()) {
-      WarnOpenListener("grpc", grpc_at, logger);
-      WarnOpenListener("http", http_at, logger);
-    }
+    if (!config.tls.any()) WarnOpenListener("grpc", "anybody can read and write", grpc_at, logger);
+    WarnOpenListener("http", "anybody can read metrics and health", http_at, logger);
     logger.Info("serving", {{"grpc", grpc_at.ToString()},
                             {"http", http_at.ToString()},
                             {"tls", config.tls.any() ? "on" : "off"},

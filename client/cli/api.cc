@@ -214,6 +214,12 @@ Result<pb::CompareResponse> Api::Compare() {
   });
 }
 
+Result<pb::ForgetNodeResponse> Api::ForgetNode(const pb::ForgetNodeRequest& request) {
+  return impl_->Invoke<pb::ForgetNodeResponse>([&](auto&, auto& admin, auto* context, auto* out) {
+    return admin.ForgetNode(context, request, out);
+  });
+}
+
 Result<pb::ListSessionsResponse> Api::ListSessions(const pb::ListSessionsRequest& request) {
   return impl_->Invoke<pb::ListSessionsResponse>([&](auto&, auto& admin, auto* context, auto* out) {
     return admin.ListSessions(context, request, out);

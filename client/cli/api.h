@@ -43,6 +43,7 @@ class Api {
   Result<pb::StatusResponse> GetStatus();
   Result<pb::MembersResponse> Members();
   Result<pb::CompareResponse> Compare();
+  Result<pb::ForgetNodeResponse> ForgetNode(const pb::ForgetNodeRequest& request);
   Result<pb::ListSessionsResponse> ListSessions(const pb::ListSessionsRequest& request);
   Result<pb::EndSessionResponse> EndSession(const pb::EndSessionRequest& request);
   Result<pb::ReleaseBrakeResponse> ReleaseBrake();

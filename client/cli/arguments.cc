@@ -66,8 +66,10 @@ constexpr VerbText kTexts[] = {
     {"history", "ADDRESS", "What happened to an address lately: when, why, by whom",
      "dw history //demo/upper", 1, 1},
     {"status", "", "The directory's state", "dw status -o json", 0, 0},
-    {"cluster", "compare", "Whether all nodes hold the same, at one revision; exit 4 if not",
-     "dw cluster compare", 1, 1},
+    {"cluster", "compare|forget NODE",
+     "Whether all nodes hold the same, at one revision, exit 4 if not; a node that stopped for "
+     "good is not listed any more",
+     "dw cluster compare", 1, 2},
     {"export", "", "Static registrations and policies at one revision, as lines of JSON",
      "dw export", 0, 0},
     {"import", "FILE", "Registers what an export holds; cut off, it goes on with --merge",
@@ -266,6 +268,8 @@ void AddFlags(CLI::App& app, Typed& typed, Arguments& out) {
   verb->add_option("--label", typed.labels, "May be given again")
       ->allow_extra_args(false)
       ->type_name("KEY=VALUE");
+  option(verb, "--identity", out.identity, "SPIFFE-ID",
+         "That an amqps endpoint's certificate names: clients link to no other");
   option(verb, "--ttl", typed.ttl, "DURATION", "Of the session, 3s to 1h (default 15s)");
   option(
       verb, "--check", typed.check, "tcp|amqp|http=[:PORT]PATH",
@@ -482,7 +486,7 @@ CommandShape ShapeOfDw() {
                    {}};
     if (verb.name == "completion") verb.choices.assign(std::begin(kShells), std::end(kShells));
     if (verb.name == "snapshot") verb.choices = {"save", "verify"};
-    if (verb.name == "cluster") verb.choices = {"compare"};
+    if (verb.name == "cluster") verb.choices = {"compare", "forget"};
     if (verb.name == "bench") verb.choices = {"fill"};
     if (verb.name == "cache") verb.choices = {"show"};
     if (verb.name == "audit") verb.choices = {"tail", "verify"};

@@ -42,7 +42,7 @@ struct Arguments {
   bool merge = false, cluster = false;
   bool acknowledged = false, undo = false;
   uint32_t priority = 0, weight = 0;
-  std::string region, zone, listen;
+  std::string region, zone, identity, listen;
   std::map<std::string, std::string> labels;
   std::optional<CheckSpec> check;
   CheckPolicy check_policy;

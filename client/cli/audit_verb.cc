@@ -30,8 +30,10 @@ std::string VerbName(pb::AuditVerb verb) {
   return name;
 }
 
-bool OfSession(const Entry& entry) {
-  return entry.address().empty();
+// What it is about: an address, a node or a session.
+std::string SubjectOf(const Entry& entry) {
+  if (!entry.address().empty()) return Printable(entry.address());
+  return entry.node().empty() ? Hex(entry.session_id()) : Printable(entry.node());
 }
 
 std::string PolicyText(pb::Policy policy) {
@@ -103,7 +105,8 @@ Json EntryJson(const Entry& entry) {
   return {{"revision", ToJson(FromWire(entry.revision()))},
           {"at_wall_ms", entry.at_wall_ms()},
           {"verb", VerbName(entry.verb())},
-          {"address", OfSession(entry) ? Json(nullptr) : Json(entry.address())},
+          {"address", entry.address().empty() ? Json(nullptr) : Json(entry.address())},
+          {"node", entry.node().empty() ? Json(nullptr) : Json(entry.node())},
           {"session", entry.session_id().empty() ? Json(nullptr) : Json(Hex(entry.session_id()))},
           {"by", entry.by()},
           {"identity", entry.identity()},
@@ -116,15 +119,14 @@ Json EntryJson(const Entry& entry) {
 
 std::vector<std::string> Row(const Entry& entry, bool wide) {
   const auto or_dash = [](const std::string& text) { return text.empty() ? "-" : Printable(text); };
-  std::vector<std::string> row{
-      TimeText(entry.at_wall_ms()),
-      FromWire(entry.revision()).ToString(),
-      VerbName(entry.verb()),
-      OfSession(entry) ? Hex(entry.session_id()) : Printable(entry.address()),
-      Printable(SideText(entry.has_before(), entry.before())),
-      Printable(SideText(entry.has_after(), entry.after())),
-      entry.reason() == pb::REASON_NONE ? "-" : ReasonName(entry.reason()),
-      or_dash(entry.by())};
+  std::vector<std::string> row{TimeText(entry.at_wall_ms()),
+                               FromWire(entry.revision()).ToString(),
+                               VerbName(entry.verb()),
+                               SubjectOf(entry),
+                               Printable(SideText(entry.has_before(), entry.before())),
+                               Printable(SideText(entry.has_after(), entry.after())),
+                               entry.reason() == pb::REASON_NONE ? "-" : ReasonName(entry.reason()),
+                               or_dash(entry.by())};
   if (wide)
     row.insert(row.end(), {or_dash(entry.peer()), or_dash(Hex(entry.session_id())),
                            or_dash(Hex(entry.op_id()))});
@@ -153,7 +155,7 @@ class Shown {
       if (IsJson(format_)) {
         text += Line(EntryJson(entry)) + "\n";
       } else if (format_ == Format::kName || format_ == Format::kShort) {
-        text += (OfSession(entry) ? Hex(entry.session_id()) : entry.address()) + "\n";
+        text += SubjectOf(entry) + "\n";
       } else if (first) {
         table.Add(Row(entry, wide_));
       } else {

@@ -5,7 +5,8 @@
 #include "render.h"
 #include "verbs.h"
 
-// dw status --cluster: every node and who keeps their log. dw cluster compare: what they hold.
+// dw status --cluster: every node and who keeps their log. dw cluster: what they hold; one that
+// stopped for good.
 
 namespace datawire::cli {
 namespace {
@@ -196,9 +197,7 @@ std::string TextOf(const pb::CompareResponse& response, bool equal, Format forma
   return table.Text();
 }
 
-}  // namespace
-
-Result<int> Cluster(Session& session) {
+Result<int> CompareAll(Session& session) {
   DW_ASSIGN(const auto response, session.api.Compare());
   const auto& replicas = response.replicas();
   const bool same = std::all_of(replicas.begin(), replicas.end(), [&](const auto& replica) {
@@ -213,6 +212,38 @@ Result<int> Cluster(Session& session) {
   session.console.Tell(same ? "not compared in time: " + missing
                             : "replicas differ; who is wrong finds it out and begins anew");
   return MappingOf(Code::kUnavailable).exit_code;
+}
+
+Result<int> ForgetIt(Session& session, const std::string& node) {
+  pb::ForgetNodeRequest request;
+  request.set_node(node);
+  DW_ASSIGN(const auto response, session.api.ForgetNode(request));
+  const Revision revision = FromWire(response.revision());
+  const Format format = session.arguments.format;
+  if (IsJson(format)) {
+    const Json value{{"node", node}, {"state", "forgotten"}, {"revision", ToJson(revision)}};
+    session.console.Print(format == Format::kJson ? Pretty(value) : Line(value) + "\n");
+  } else if (format == Format::kName || format == Format::kShort) {
+    session.console.Print(Printable(node) + "\n");
+  } else {
+    session.console.Print("forgotten " + Printable(node) + "  revision " + revision.ToString() +
+                          "\n");
+  }
+  return 0;
+}
+
+}  // namespace
+
+Result<int> Cluster(Session& session) {
+  const auto& words = session.arguments.words;
+  const bool forget = words[0] == "forget";
+  if (!forget && words[0] != "compare")
+    return Status(Code::kInvalid,
+                  "cluster " + datawire::Shown(words[0]) + " is none of compare, forget");
+  if (words.size() != (forget ? 2u : 1u))
+    return Status(Code::kInvalid, "cluster " + words[0] +
+                                      (forget ? " takes the id of a NODE" : " takes no argument"));
+  return forget ? ForgetIt(session, words[1]) : CompareAll(session);
 }
 
 Result<int> ShowCluster(Session& session) {

@@ -1,5 +1,7 @@
 #include "doctor.h"
 
+#include <algorithm>
+#include <cstdint>
 #include <set>
 
 #include "datawire/limits.h"
@@ -128,6 +130,23 @@ Finding Cluster(const std::vector<Examined>& servers) {
           "name servers of one cluster: a resolver takes the answers of one only"};
 }
 
+/// The commands that make space: the past goes, up to where all live nodes are. A member stands
+/// still while it is defragmented, so the leader comes last.
+std::string SpaceRemedy(const pb::MembersResponse& members) {
+  std::string followers, leader;
+  for (const auto& member : members.etcd()) {
+    std::string& list = member.leader() ? leader : followers;
+    list += (list.empty() ? "" : ",") + member.endpoint();
+  }
+  uint64_t to = UINT64_MAX;
+  for (const auto& node : members.nodes())
+    if (node.has_status()) to = std::min<uint64_t>(to, node.status().revision().number());
+  const std::string etcdctl = "etcdctl --command-timeout=60s --endpoints=" + followers +
+                              (followers.empty() || leader.empty() ? "" : ",") + leader;
+  return etcdctl + " compact " + std::to_string(to) + "; " + etcdctl + " defrag; " + etcdctl +
+         " alarm disarm";
+}
+
 }  // namespace
 
 std::string_view VerdictName(Verdict verdict) {
@@ -170,7 +189,7 @@ std::vector<Finding> DiagnoseCluster(const pb::MembersResponse& members) {
       out.push_back({Verdict::kOk, "etcd", member.endpoint(), "it answers", ""});
     else
       out.push_back({Verdict::kFail, "etcd", member.endpoint(), member.reason(),
-                     member.no_space() ? "compact, defragment each member, disarm the alarm"
+                     member.no_space() ? SpaceRemedy(members)
                                        : "start it, or see what is between it and the nodes"});
   }
   if (leaders == 1)

@@ -55,6 +55,7 @@ pb::RegisterRequest StaticRequest(const RegistrationSpec& spec) {
   endpoint->set_region(spec.region);
   endpoint->set_zone(spec.zone);
   endpoint->mutable_labels()->insert(spec.labels.begin(), spec.labels.end());
+  endpoint->set_identity(spec.identity);
   return request;
 }
 
@@ -184,7 +185,8 @@ Result<int> Register(Session& session) {
                               .weight = arguments.weight,
                               .region = arguments.region,
                               .zone = arguments.zone,
-                              .labels = arguments.labels};
+                              .labels = arguments.labels,
+                              .identity = arguments.identity};
   pb::RegisterRequest request = StaticRequest(spec);
   DW_RETURN_IF_ERROR(Canonicalize(request.mutable_registrations(0)->mutable_endpoint()));
   if (arguments.check && arguments.check->kind == CheckSpec::Kind::kAmqp && spec.url.secure() &&

@@ -86,10 +86,12 @@ Json ToJson(const Revision& revision) {
 Json ToJson(const Endpoint& endpoint) {
   Json labels = Json::object();
   for (const auto& [key, value] : endpoint.labels) labels[key] = value;
-  return {{"url", endpoint.url.text()},    {"state", EndpointStateName(endpoint.state)},
-          {"priority", endpoint.priority}, {"weight", endpoint.weight},
-          {"region", endpoint.region},     {"zone", endpoint.zone},
-          {"labels", std::move(labels)},   {"static", endpoint.is_static}};
+  Json out = {{"url", endpoint.url.text()},    {"state", EndpointStateName(endpoint.state)},
+              {"priority", endpoint.priority}, {"weight", endpoint.weight},
+              {"region", endpoint.region},     {"zone", endpoint.zone},
+              {"labels", std::move(labels)},   {"static", endpoint.is_static}};
+  if (!endpoint.identity.empty()) out["identity"] = endpoint.identity;
+  return out;
 }
 
 Json ToJson(const Answer& answer) {

@@ -31,7 +31,7 @@ Result<int> Explain(Session& session);
 Result<int> ShowStatus(Session& session);
 /// Of all nodes. Exit code 4 unless all are well.
 Result<int> ShowCluster(Session& session);
-/// Of all replicas. Exit code 4 unless all are equal.
+/// compare: all replicas, exit code 4 unless they are equal. forget: a node that stopped for good.
 Result<int> Cluster(Session& session);
 Result<int> ShowCompletion(Session& session);
 Result<int> Export(Session& session);

@@ -7,13 +7,14 @@
 
 namespace datawire {
 
-void Links::Peer::Start(amqp::Io& io, const EndpointUrl& url, const std::string& container_id,
-                        std::shared_ptr<amqp::Tls> tls) {
+void Links::Peer::Start(amqp::Io& io, const EndpointUrl& url, const std::string& identity,
+                        const std::string& container_id, std::shared_ptr<amqp::Tls> tls) {
   amqp::ConnectionOptions options;
   options.handshake_timeout = limits::kPeerHandshake;
   options.container_id = container_id;
   options.virtual_host = url.host();
   options.tls = std::move(tls);
+  options.identity = identity;
   auto connection = amqp::Connection::Open(
       io, HostPort{url.host(), url.port()}, std::move(options), shared_from_this(),
       [self = shared_from_this()](const Status& status) { self->OnClosed(status); });
@@ -104,7 +105,9 @@ void Links::Peer::OnClosed(const Status& status) {
   }
   closed_.notify_all();
   active_.clear();
-  const std::string condition(MappingOf(Code::kUnavailable).amqp_condition);
+  const bool denied = status.code() == Code::kDenied;
+  const std::string condition(
+      MappingOf(denied ? Code::kDenied : Code::kUnavailable).amqp_condition);
   const std::string text = status.ok() ? "the peer closed the connection" : status.message();
   for (const auto& link : all) link->Lose(condition, text);
 }
@@ -200,7 +203,9 @@ std::shared_ptr<PeerLink> Links::Open(const EndpointUrl& url, LinkSpec spec,
   }
   const std::lock_guard lock(mutex_);
   std::erase_if(peers_, [](const auto& entry) { return entry.second->over(); });
-  const std::string key = (url.secure() ? "amqps://" : "amqp://") + url.authority();
+  const std::string identity = spec.identity;
+  const std::string key =
+      (url.secure() ? "amqps://" : "amqp://") + url.authority() + " " + identity;
   const auto [begin, end] = peers_.equal_range(key);
   for (auto it = begin; it != end; ++it) {
     auto link = std::make_shared<LinkOfPeer>(it->second, spec, events);
@@ -209,7 +214,7 @@ std::shared_ptr<PeerLink> Links::Open(const EndpointUrl& url, LinkSpec spec,
   auto peer = std::make_shared<Peer>();
   auto link = std::make_shared<LinkOfPeer>(peer, std::move(spec), events);
   peers_.emplace(key, peer);
-  peer->Start(io_, url, container_id_, url.secure() ? tls_ : nullptr);
+  peer->Start(io_, url, identity, container_id_, url.secure() ? tls_ : nullptr);
   if (!peer->Add(link)) {
     io_.Post([events, url] {
       events->OnLost(std::string(MappingOf(Code::kUnavailable).amqp_condition),

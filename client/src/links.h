@@ -72,6 +72,7 @@ struct LinkSpec {
   std::string node;         ///< target of a sender, source of a receiver
   bool presettled = false;  ///< of a sender
   uint32_t credit = 0;      ///< of a receiver
+  std::string identity;     ///< of the peer, which its certificate must name; empty: any
 };
 
 /// kInvalid, for an amqps URL where there are no certificates.
@@ -87,7 +88,7 @@ class Links {
   ~Links();
 
   /// Returns at once; `events` tells how it went. Connects if there is no connection to that host
-  /// and port.
+  /// and port, of that identity. The wrong one is lost with the condition of kDenied, unsent.
   std::shared_ptr<PeerLink> Open(const EndpointUrl& url, LinkSpec spec,
                                  std::shared_ptr<LinkEvents> events);
   /// Closes all connections in an orderly way; waits for that, at most `wait`, then aborts.
@@ -100,7 +101,7 @@ class Links {
   const std::string container_id_;
   const std::shared_ptr<amqp::Tls> tls_;
   std::mutex mutex_;
-  // Guarded by mutex_; by scheme and authority.
+  // Guarded by mutex_; by scheme, authority and identity.
   std::multimap<std::string, std::shared_ptr<Peer>> peers_;
 };
 

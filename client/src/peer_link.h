@@ -62,8 +62,8 @@ class LinkOfPeer final : public PeerLink, public std::enable_shared_from_this<Li
 class Links::Peer final : public proton::messaging_handler,
                           public std::enable_shared_from_this<Links::Peer> {
  public:
-  void Start(amqp::Io& io, const EndpointUrl& url, const std::string& container_id,
-             std::shared_ptr<amqp::Tls> tls);
+  void Start(amqp::Io& io, const EndpointUrl& url, const std::string& identity,
+             const std::string& container_id, std::shared_ptr<amqp::Tls> tls);
   /// False when it is closed or full.
   bool Add(const std::shared_ptr<LinkOfPeer>& link);
   /// On the strand.

@@ -108,6 +108,7 @@ class PullReceiver::Shell final : public std::enable_shared_from_this<Shell> {
     spec.kind = LinkSpec::Kind::kReceiver;
     spec.node = std::move(node);
     spec.credit = credit_;
+    spec.identity = to->identity;
     auto link = links_->Open(to->url, std::move(spec), MakeEvents(turn, to->url.text()));
     {
       const std::lock_guard lock(mutex_);

@@ -394,8 +394,9 @@ bool SenderCore::Open(Peer& peer, BootTime now) {
   }
   peer.link = Link{.id = next_link_++, .since = now, .last_used = now};
   links_[peer.link->id] = &peer;
-  actions_.emplace_back(
-      OpenLink{peer.link->id, peer.endpoint.url, answer_->matched.value_or(answer_->address)});
+  actions_.emplace_back(OpenLink{peer.link->id, peer.endpoint.url,
+                                 answer_->matched.value_or(answer_->address),
+                                 peer.endpoint.identity});
   return true;
 }
 

@@ -55,6 +55,7 @@ class SenderCore {
     LinkId link;
     EndpointUrl url;
     Address matched;
+    std::string identity;  ///< of the peer; empty: any
   };
   struct CloseLink {
     LinkId link;

@@ -298,6 +298,7 @@ void SenderShell::Act() {
       LinkSpec spec;
       spec.kind = requests_ ? LinkSpec::Kind::kRequester : LinkSpec::Kind::kSender;
       spec.node = destination_.Node(open->matched, open->url);
+      spec.identity = open->identity;
       spec.presettled = options_.settlement == Settlement::kAtMostOnce;
       open_[open->link] = links_->Open(open->url, std::move(spec),
                                        std::make_shared<Events>(weak_from_this(), open->link));

@@ -1,5 +1,6 @@
 #include "service.h"
 
+#include "amqp/tls.h"
 #include "announce.h"
 
 namespace datawire {
@@ -77,7 +78,7 @@ void HandlerThread::Handle(const std::shared_ptr<Exchange::State>& state) {
 Result<std::unique_ptr<LinkedService>> LinkedService::Open(
     amqp::Io& io, TetherClient* tether, std::string container_id, Address address, Handler handler,
     ServiceOptions options, const std::vector<std::string>& directory,
-    std::shared_ptr<amqp::Tls> tls) {
+    const std::shared_ptr<amqp::Tls>& tls) {
   if (!handler) return Status(Code::kInvalid, "a service needs a handler");
   if (options.credit == 0) return Status(Code::kInvalid, "credit is 0, at least 1");
   if (options.weight > limits::kWeightMost) {
@@ -96,13 +97,13 @@ Result<std::unique_ptr<LinkedService>> LinkedService::Open(
   };
   amqp::ConnectionOptions connection;
   connection.container_id = std::move(container_id);
-  connection.tls = std::move(tls);
-  const bool secure = connection.tls != nullptr;
+  connection.tls = tls;
+  const bool secure = tls != nullptr;
   DW_ASSIGN(service->listener_, amqp::Listener::Open(io, listen, std::move(connection),
                                                      service->Acceptor(std::move(node))));
   DW_ASSIGN(service->url_,
             AnnouncedUrl(service->listener_->bound(), options.announce, directory, secure));
-  service->Register(options);
+  service->Register(options, secure ? tls->identity() : "");
   return service;
 }
 
@@ -126,7 +127,7 @@ amqp::Listener::Accept LinkedService::Acceptor(std::shared_ptr<const ServiceNode
   };
 }
 
-void LinkedService::Register(const ServiceOptions& options) {
+void LinkedService::Register(const ServiceOptions& options, std::string identity) {
   if (!tether_) return;
   RegistrationSpec spec{.address = address_, .url = *url_};
   spec.subtree = options.subtree;
@@ -135,6 +136,7 @@ void LinkedService::Register(const ServiceOptions& options) {
   spec.region = options.region;
   spec.zone = options.zone;
   spec.labels = options.labels;
+  spec.identity = std::move(identity);
   tether_->Register(std::move(spec), [shared = shared_](const Result<Revision>& done) {
     const std::lock_guard lock(shared->mutex);
     shared->registered = done.ok() ? Status::Ok() : done.status();

@@ -48,7 +48,7 @@ class LinkedService final : public Service {
                                                      std::string container_id, Address address,
                                                      Handler handler, ServiceOptions options,
                                                      const std::vector<std::string>& directory,
-                                                     std::shared_ptr<amqp::Tls> tls);
+                                                     const std::shared_ptr<amqp::Tls>& tls);
   ~LinkedService() override;
 
   std::string url() const override { return url_->text(); }
@@ -70,7 +70,7 @@ class LinkedService final : public Service {
         handlers_(std::make_shared<HandlerThread>(std::move(handler))) {}
 
   amqp::Listener::Accept Acceptor(std::shared_ptr<const ServiceNode> node) const;
-  void Register(const ServiceOptions& options);
+  void Register(const ServiceOptions& options, std::string identity);
 
   TetherClient* const tether_;  // null: not registered anywhere
   const Address address_;

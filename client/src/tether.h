@@ -26,6 +26,7 @@ struct RegistrationSpec {
   uint32_t weight = limits::kWeightDefault;
   std::string region, zone;
   std::map<std::string, std::string> labels;
+  std::string identity;  ///< that its certificate will name; empty: clients look at its CA only
 };
 
 struct TetherOptions {

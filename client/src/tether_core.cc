@@ -37,6 +37,7 @@ pb::TetherRequest RegisterMessage(const RegistrationSpec& spec) {
   endpoint->set_region(spec.region);
   endpoint->set_zone(spec.zone);
   endpoint->mutable_labels()->insert(spec.labels.begin(), spec.labels.end());
+  endpoint->set_identity(spec.identity);
   return message;
 }
 

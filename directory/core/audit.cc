@@ -66,6 +66,10 @@ void Show(const record::SessionEnded&, Facts* out) {
   out->set_ended(true);
 }
 
+void Show(const record::NodeForgotten&, Facts* out) {
+  out->set_ended(true);
+}
+
 /// Both sides of an entry; a side that was not there stays as it is by default.
 template <typename Before, typename After>
 struct Sides {
@@ -149,6 +153,15 @@ bool ReadSession(const Stored& stored, pb::AuditEntry* out) {
   return true;
 }
 
+bool ReadForgotten(const Stored& stored, pb::AuditEntry* out) {
+  Sides<record::NodeForgotten, record::NodeForgotten> sides;
+  if (!sides.Read(stored, out)) return false;
+  out->set_node(stored.key().substr(2));
+  SetWho(sides.after.by(), sides.after.peer(), out);
+  out->set_at_wall_ms(sides.after.at_wall_ms());
+  return true;
+}
+
 Result<pb::AuditEntry> ReadEntry(Revision at, const Stored& stored) {
   pb::AuditEntry out;
   ToWire(at, out.mutable_revision());
@@ -156,6 +169,7 @@ Result<pb::AuditEntry> ReadEntry(Revision at, const Stored& stored) {
   const char kind = stored.key().size() < 2 ? '\0' : stored.key()[0];
   const bool read = kind == 'd'   ? ReadRegistration(stored, &out)
                     : kind == 'p' ? ReadPolicy(stored, &out)
+                    : kind == 'f' ? ReadForgotten(stored, &out)
                     : kind != 0   ? ReadSession(stored, &out)
                                   : false;
   if (!read)

@@ -114,6 +114,10 @@ class Core final : public Directory {
   void Compare(const Peer& peer, std::function<void(Result<pb::CompareResponse>)> done) override {
     CompareReplicas(*ground_, peer, std::move(done));
   }
+  void ForgetNode(const pb::ForgetNodeRequest& request, const Peer& peer,
+                  std::function<void(Result<pb::ForgetNodeResponse>)> done) override {
+    records_->ForgetNode(request.node(), peer, std::move(done));
+  }
   Result<pb::ListSessionsResponse> ListSessions(const pb::ListSessionsRequest& request) override {
     return tethers_->ListSessions(request);
   }

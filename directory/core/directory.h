@@ -107,6 +107,8 @@ class Directory {
                             std::function<void(Result<pb::AcknowledgedResponse>)> done) = 0;
   /// Of all live nodes. `done` may run inside the call.
   virtual void Compare(const Peer& peer, std::function<void(Result<pb::CompareResponse>)> done) = 0;
+  virtual void ForgetNode(const pb::ForgetNodeRequest& request, const Peer& peer,
+                          std::function<void(Result<pb::ForgetNodeResponse>)> done) = 0;
   virtual Result<pb::ListSessionsResponse> ListSessions(const pb::ListSessionsRequest& request) = 0;
   virtual void EndSession(const pb::EndSessionRequest& request, const Peer& peer,
                           std::function<void(Result<pb::EndSessionResponse>)> done) = 0;

@@ -104,6 +104,7 @@ Status AddCandidates(const Scene& scene, const Address& at, pb::ExplainResponse*
     endpoint->set_zone(spec.zone());
     *endpoint->mutable_labels() = spec.labels();
     endpoint->set_match(spec.match());
+    endpoint->set_identity(spec.identity());
     endpoint->set_created(record.created);
     endpoint->set_static_(registration.session_id().empty());
     const std::string who = scene.tethers.Describe(registration.session_id());

@@ -112,6 +112,7 @@ class Story {
     endpoint.set_static_(registration.session_id().empty());
     endpoint.set_created(record.created);
     endpoint.set_match(spec.match());
+    endpoint.set_identity(spec.identity());
     if (record.created <= floor_.number) {
       event.set_by(NameOf({registration.peer(), registration.identity()}));
       event.set_at_wall_ms(registration.at_wall_ms());

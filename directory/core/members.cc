@@ -141,4 +141,31 @@ void CompareReplicas(Ground& ground, const Peer& peer,
   });
 }
 
+Result<Plan> PlanForget(const Ground& ground, const Peer& peer, const std::string& node) {
+  if (!ground.log.shared())
+    return Status(Code::kUnsupported, "the embedded engine has one node: none to forget");
+  DW_ASSIGN(const auto alive, ReadAlive(ground.view, node));
+  if (alive || node == ground.options.node_id)
+    return Status(Code::kConflict,
+                  "node " + Shown(node) + " lives: stop it first, its lease ends within 10 s");
+  const std::string applied_key = "a/" + node, key = "f/" + node;
+  DW_ASSIGN(const auto applied, ground.view.Get(applied_key));
+  DW_ASSIGN(const auto forgotten, ground.view.Get(key));
+  Plan plan;
+  if (!applied && !forgotten)
+    return Status(Code::kNotFound, "node " + Shown(node) + " is none of this cluster");
+  if (!applied) {
+    plan.already = ground.At(forgotten->modified);
+    return plan;
+  }
+  record::v1::NodeForgotten said;
+  said.set_by(NameOf(peer));
+  said.set_at_wall_ms(WallMillis());
+  said.set_peer(peer.address);
+  plan.op.guards = {{Guard::kAbsent, "alive/" + node, 0},
+                    {Guard::kModEquals, applied_key, applied->modified}};
+  plan.op.changes = {{true, applied_key, ""}, {false, key, said.SerializeAsString()}};
+  return plan;
+}
+
 }  // namespace datawire::directory

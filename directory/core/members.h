@@ -6,6 +6,7 @@
 
 #include "core/ground.h"
 #include "core/nodes.h"
+#include "core/ops.h"
 
 namespace datawire::directory {
 
@@ -21,5 +22,8 @@ Result<pb::MembersResponse> AskMembers(const Ground& ground, const pb::StatusRes
 /// All live replicas at one revision; answered before the peer's deadline, after 1 min at most.
 void CompareReplicas(Ground& ground, const Peer& peer,
                      std::function<void(Result<pb::CompareResponse>)> done);
+
+/// That a node has stopped for good. kConflict: it lives; kNotFound: nobody knows it.
+Result<Plan> PlanForget(const Ground& ground, const Peer& peer, const std::string& node);
 
 }  // namespace datawire::directory

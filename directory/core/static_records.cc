@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "core/drain.h"
+#include "core/members.h"
 #include "core/policy.h"
 #include "datawire/wire.h"
 
@@ -85,6 +86,18 @@ void StaticRecords::SetPolicy(const pb::SetPolicyRequest& request, const Peer& p
     ToWire(result->at, response.mutable_revision());
     done(std::move(response));
   });
+}
+
+void StaticRecords::ForgetNode(const std::string& node, const Peer& peer,
+                               std::function<void(Result<pb::ForgetNodeResponse>)> done) {
+  Propose([ground = ground_, peer, node] { return PlanForget(*ground, peer, node); }, peer.deadline,
+          0,
+          [done = std::move(done)](Result<Done> result) {
+            if (!result.ok()) return done(result.status());
+            pb::ForgetNodeResponse response;
+            ToWire(result->at, response.mutable_revision());
+            done(std::move(response));
+          });
 }
 
 void StaticRecords::Drain(const pb::DrainRequest& request, const Peer& peer,

@@ -16,7 +16,8 @@ struct Drained {
 
 struct Draining;
 
-/// Register and Withdraw of static records, policies and drains of addresses. A retry with the same
+/// Register and Withdraw of static records, policies, drains of addresses, and that a node has
+/// stopped for good. A retry with the same
 /// op id gets the first result, which is read back from the records. Thread-safe.
 class StaticRecords : public std::enable_shared_from_this<StaticRecords> {
  public:
@@ -28,6 +29,8 @@ class StaticRecords : public std::enable_shared_from_this<StaticRecords> {
                 std::function<void(Result<pb::WithdrawResponse>)> done);
   void SetPolicy(const pb::SetPolicyRequest& request, const Peer& peer,
                  std::function<void(Result<pb::SetPolicyResponse>)> done);
+  void ForgetNode(const std::string& node, const Peer& peer,
+                  std::function<void(Result<pb::ForgetNodeResponse>)> done);
   /// The address of the request; checked but for its op id.
   void Drain(const pb::DrainRequest& request, const Peer& peer,
              std::function<void(Result<Drained>)> done);

@@ -37,13 +37,14 @@ enum class Verb {
   kAuditVerify,
   kMembers,
   kAcknowledged,
-  kCompare
+  kCompare,
+  kForgetNode
 };
-inline constexpr std::array<std::string_view, 23> kVerbNames = {
+inline constexpr std::array<std::string_view, 24> kVerbNames = {
     "resolve",     "subscribe",     "tether",  "register",     "withdraw",   "list",
     "watch",       "explain",       "status",  "set_policy",   "get_policy", "list_sessions",
     "end_session", "release_brake", "drain",   "history",      "export",     "snapshot",
-    "audit_tail",  "audit_verify",  "members", "acknowledged", "compare"};
+    "audit_tail",  "audit_verify",  "members", "acknowledged", "compare",    "forget_node"};
 
 /// Finished calls and streams by verb and code. Thread-safe.
 class CallCounts {

@@ -228,7 +228,8 @@ using RawAudit =
     pb::Admin::WithRawCallbackMethod_AuditTail<pb::Admin::WithRawCallbackMethod_AuditVerify<Base>>;
 template <typename Base>
 using RawNodes = pb::Admin::WithRawCallbackMethod_Status<pb::Admin::WithRawCallbackMethod_Members<
-    pb::Admin::WithRawCallbackMethod_Acknowledged<pb::Admin::WithRawCallbackMethod_Compare<Base>>>>;
+    pb::Admin::WithRawCallbackMethod_Acknowledged<pb::Admin::WithRawCallbackMethod_Compare<
+        pb::Admin::WithRawCallbackMethod_ForgetNode<Base>>>>>;
 
 class AdminService final : public RawNodes<RawSessions<RawBackup<RawAudit<pb::Admin::Service>>>> {
  public:
@@ -269,6 +270,15 @@ class AdminService final : public RawNodes<RawSessions<RawBackup<RawAudit<pb::Ad
         shared_, Verb::kCompare, context, request, response,
         [this, context](const pb::CompareRequest&, auto done) {
           shared_.directory.Compare(PeerOf(*context), std::move(done));
+        });
+  }
+
+  grpc::ServerUnaryReactor* ForgetNode(CallbackServerContext* context, const ByteBuffer* request,
+                                       ByteBuffer* response) override {
+    return Unary<pb::ForgetNodeResponse, pb::ForgetNodeRequest>(
+        shared_, Verb::kForgetNode, context, request, response,
+        [this, context](const pb::ForgetNodeRequest& parsed, auto done) {
+          shared_.directory.ForgetNode(parsed, PeerOf(*context), std::move(done));
         });
   }
 

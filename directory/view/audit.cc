@@ -70,6 +70,8 @@ class Entries {
       case 'q':
       case 't':
         return TakeSession(key, after);
+      case 'f':
+        return TakeForgotten(key, after);
       default:
         return {};  // nothing derives from the others yet
     }
@@ -157,6 +159,15 @@ class Entries {
     } else if (before != nullptr) {
       Add({pb::AUDIT_VERB_ERASE, 0}, key, shown, nullptr);
     }
+    return {};
+  }
+
+  Status TakeForgotten(const std::string& key, const std::string* after) {
+    if (after == nullptr) return {};
+    DW_ASSIGN(const std::string* before, Before(key));
+    record::NodeForgotten is;
+    if (!is.ParseFromString(*after)) return CorruptValue(key);
+    Add({pb::AUDIT_VERB_FORGET_NODE, is.at_wall_ms()}, key, before, after);
     return {};
   }
 

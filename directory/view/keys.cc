@@ -108,7 +108,7 @@ std::string Audit(uint64_t revision) {
 
 bool IsRecord(std::string_view key) {
   return key.size() > 2 && key[1] == '/' &&
-         std::string_view("dsqtpnablg").find(key[0]) != std::string_view::npos;
+         std::string_view("dsqtpnafblg").find(key[0]) != std::string_view::npos;
 }
 
 std::string After(std::string prefix) {

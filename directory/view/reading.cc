@@ -109,6 +109,7 @@ pb::Endpoint EndpointOf(const record::Registration& registration, EndpointState 
   out.set_static_(registration.session_id().empty());
   out.set_created(created);
   out.set_match(spec.match());
+  out.set_identity(spec.identity());
   return out;
 }
 

@@ -31,6 +31,8 @@ struct ConnectionOptions {
   bool sasl = true;          ///< as client: SASL ANONYMOUS first, as stock clients do
   std::string container_id;  ///< empty: a random one
   std::shared_ptr<Tls> tls;  ///< none: plaintext
+  std::string identity;      ///< with tls: the one URI that the peer's certificate must name, else
+                             ///< kDenied before the first byte of AMQP; empty: any
   std::string virtual_host;  ///< the host name in open; rhea sends an empty one unless told
 };
 

@@ -3,6 +3,8 @@
 #include <boost/asio/error.hpp>
 #include <string>
 
+#include "datawire/status.h"
+
 namespace datawire::amqp {
 
 /// What a pump does differently over different streams: between a connected socket and the first
@@ -15,6 +17,11 @@ struct Handshake {
   }
   static std::string Reason(Stream&, const boost::system::error_code& error) {
     return error.message();
+  }
+  /// Not OK: it is not who it has to be.
+  template <typename Options>
+  static Status Recognise(Stream&, const Options&) {
+    return {};
   }
   static bool IsEnd(const boost::system::error_code& error) {
     return error == boost::asio::error::eof;

@@ -13,6 +13,8 @@ void Pump<Stream>::Start() {
       return self->End(Status(
           Code::kUnavailable,
           "no TLS with " + self->peer_ + ": " + Handshake<Stream>::Reason(*self->stream_, error)));
+    if (Status known = Handshake<Stream>::Recognise(*self->stream_, self->options_); !known.ok())
+      return self->End(Status(known.code(), self->peer_ + " " + known.message()));
     self->connected_ = true;
     self->handshake_deadline_ = Clock::now() + self->options_.handshake_timeout;
     self->Turn();

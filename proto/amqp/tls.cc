@@ -2,6 +2,7 @@
 
 #include <openssl/err.h>
 #include <openssl/ssl.h>
+#include <openssl/x509v3.h>
 #include <sys/stat.h>
 
 #include <boost/asio/ip/address.hpp>
@@ -21,6 +22,24 @@ std::string Look(const TlsFiles& files) {
     for (const int64_t part : {int64_t{is.st_mtim.tv_sec}, int64_t{is.st_mtim.tv_nsec},
                                int64_t{is.st_size}, static_cast<int64_t>(is.st_ino)})
       out += std::to_string(part) + " ";
+  }
+  return out;
+}
+
+/// The URIs among the alternative names of a certificate; null: none.
+std::vector<std::string> UrisOf(const X509* certificate) {
+  std::vector<std::string> out;
+  if (certificate == nullptr) return out;
+  const std::unique_ptr<GENERAL_NAMES, decltype(&::GENERAL_NAMES_free)> names(
+      static_cast<GENERAL_NAMES*>(
+          ::X509_get_ext_d2i(certificate, NID_subject_alt_name, nullptr, nullptr)),
+      &::GENERAL_NAMES_free);
+  for (int i = 0; names && i < sk_GENERAL_NAME_num(names.get()); ++i) {
+    const GENERAL_NAME* const name = sk_GENERAL_NAME_value(names.get(), i);
+    if (name->type != GEN_URI) continue;
+    const ASN1_IA5STRING* const uri = name->d.uniformResourceIdentifier;
+    out.emplace_back(reinterpret_cast<const char*>(::ASN1_STRING_get0_data(uri)),
+                     static_cast<size_t>(::ASN1_STRING_length(uri)));
   }
   return out;
 }
@@ -62,6 +81,11 @@ Result<std::shared_ptr<Tls>> Tls::Open(const TlsFiles& files) {
 Tls::Tls(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 Tls::~Tls() = default;
 
+std::string Tls::identity() {
+  const auto uris = UrisOf(::SSL_CTX_get0_certificate(impl_->Now()->native_handle()));
+  return uris.size() == 1 ? uris.front() : "";
+}
+
 std::shared_ptr<asio::ssl::context> Tls::Impl::Now() {
   std::string look = Look(files);
   const MutexLock lock(mutex);
@@ -86,6 +110,19 @@ std::string Handshake<TlsStream>::Reason(TlsStream& stream,
   const int64_t verdict = ::SSL_get_verify_result(stream.native_handle());
   if (verdict == X509_V_OK) return error.message();
   return std::string("its certificate does not pass: ") + ::X509_verify_cert_error_string(verdict);
+}
+
+Status Handshake<TlsStream>::Recognise(TlsStream& stream, const ConnectionOptions& options) {
+  if (options.identity.empty()) return {};
+  const std::unique_ptr<X509, decltype(&::X509_free)> certificate(
+      ::SSL_get1_peer_certificate(stream.native_handle()), &::X509_free);
+  const auto uris = UrisOf(certificate.get());
+  if (uris.size() == 1 && uris.front() == options.identity) return {};
+  const std::string shown = uris.empty()       ? "no identity"
+                            : uris.size() == 1 ? Shown(uris.front())
+                                               : std::to_string(uris.size()) + " identities";
+  return {Code::kDenied,
+          "shows the certificate of " + shown + ", it is registered as " + Shown(options.identity)};
 }
 
 }  // namespace datawire::amqp

@@ -16,6 +16,8 @@ class Tls {
   /// kInvalid when the files do not fit together. None at all: null, which is plaintext.
   static Result<std::shared_ptr<Tls>> Open(const TlsFiles& files);
   ~Tls();
+  /// The one URI that the own certificate names, as it is now; empty: it names none, or several.
+  std::string identity();
   Tls(const Tls&) = delete;
   Tls& operator=(const Tls&) = delete;
 

@@ -8,6 +8,7 @@
 #include <string>
 #include <utility>
 
+#include "amqp/connection.h"
 #include "amqp/handshake.h"
 #include "amqp/io.h"
 #include "amqp/tls.h"
@@ -40,6 +41,8 @@ struct Handshake<TlsStream> {
   }
   /// Why it failed, as exactly as is known.
   static std::string Reason(TlsStream& stream, const boost::system::error_code& error);
+  /// Its certificate names the identity that `options` want, if any, and no other.
+  static Status Recognise(TlsStream& stream, const ConnectionOptions& options);
   /// A peer that closes without saying so to TLS has said so to AMQP.
   static bool IsEnd(const boost::system::error_code& error) {
     return error == asio::error::eof || error == asio::ssl::error::stream_truncated;

@@ -36,6 +36,17 @@ Status CheckNumbers(uint32_t priority, uint32_t weight) {
   return {};
 }
 
+Status CheckIdentity(const EndpointUrl& url, const std::string& identity) {
+  if (identity.empty()) return {};
+  DW_RETURN_IF_ERROR(CheckText("identity", identity, limits::kIdentityBytes));
+  if (!identity.starts_with("spiffe://"))
+    return {Code::kInvalid, "identity " + Shown(identity) + " is no SPIFFE ID (spiffe://...)"};
+  if (!url.secure())
+    return {Code::kInvalid, url.text() + " shows no certificate to name " + Shown(identity) +
+                                ": an identity goes with amqps"};
+  return {};
+}
+
 Status Corrupt(std::string what) {
   return {Code::kCorrupt, "answer refused: " + std::move(what)};
 }
@@ -77,7 +88,8 @@ Result<Endpoint> FromWire(const pb::Endpoint& in) {
                .zone = in.zone(),
                .labels = {in.labels().begin(), in.labels().end()},
                .is_static = in.static_(),
-               .created = in.created()};
+               .created = in.created(),
+               .identity = in.identity()};
   return out;
 }
 
@@ -92,6 +104,7 @@ void ToWire(const Endpoint& endpoint, pb::Match match, pb::Endpoint* out) {
   out->set_static_(endpoint.is_static);
   out->set_created(endpoint.created);
   out->set_match(match);
+  out->set_identity(endpoint.identity);
 }
 
 Result<Answer> FromWire(const pb::Answer& in) {
@@ -157,7 +170,7 @@ Status Canonicalize(pb::EndpointSpec* spec) {
     DW_RETURN_IF_ERROR(CheckText("label key", key, limits::kLabelKeyBytes));
     DW_RETURN_IF_ERROR(CheckText("label value", value, limits::kLabelValueBytes));
   }
-  return {};
+  return CheckIdentity(url, spec->identity());
 }
 
 }  // namespace datawire

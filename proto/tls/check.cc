@@ -11,13 +11,14 @@
 #include <string_view>
 #include <system_error>
 
+#include "datawire/limits.h"
+
 namespace datawire::tls {
 namespace {
 
 using Certificate = std::unique_ptr<X509, decltype(&::X509_free)>;
 using Key = std::unique_ptr<EVP_PKEY, decltype(&::EVP_PKEY_free)>;
 
-constexpr size_t kIdentityBytes = 2048;  // SPIFFE ID, 2.3
 constexpr std::string_view kScheme = "spiffe://";
 
 Status Wrong(std::string_view what, const std::string& path, const std::string& why) {
@@ -61,7 +62,7 @@ bool CleanSegment(std::string_view text, bool upper) {
 }
 
 bool IsSpiffeId(std::string_view uri) {
-  if (uri.size() > kIdentityBytes || !uri.starts_with(kScheme)) return false;
+  if (uri.size() > limits::kIdentityBytes || !uri.starts_with(kScheme)) return false;
   uri.remove_prefix(kScheme.size());
   for (bool domain = true;; domain = false) {
     const size_t slash = uri.find('/');

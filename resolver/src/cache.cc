@@ -29,7 +29,8 @@ size_t CostOf(const Answer& answer) {
   size_t bytes = sizeof(Answer) + 32 + HeapOf(answer.address.text());
   if (answer.matched) bytes += HeapOf(answer.matched->text());
   for (const Endpoint& e : answer.endpoints) {
-    bytes += sizeof(Endpoint) + HeapOf(e.url.text()) + HeapOf(e.region) + HeapOf(e.zone);
+    bytes += sizeof(Endpoint) + HeapOf(e.url.text()) + HeapOf(e.region) + HeapOf(e.zone) +
+             HeapOf(e.identity);
     for (const auto& [key, value] : e.labels) bytes += 112 + HeapOf(key) + HeapOf(value);
   }
   return bytes;

@@ -1,15 +1,18 @@
 """deploy/cluster: three machines with one command, faults with another, and nothing left behind. As root the machines have
 networks of their own; without root (`loopback`) all is on 127.0.0.1."""
 
+import contextlib
 import glob
 import os
 import shutil
+import socket
+import ssl
 import subprocess
 import tempfile
 import unittest
 
 from harness import cases
-from harness.programs import Program, dw, eventually
+from harness.programs import Program, dw, dw_json, eventually
 
 COMMAND = os.path.join(os.environ["DATAWIRE_SOURCE"], "deploy/cluster")
 BUILD = os.path.dirname(os.environ["DATAWIRE_BIN"].rstrip("/"))
@@ -41,9 +44,24 @@ class Command:
         self._test.assertEqual((code, err.count("\n"), err[:9]), (1, 1, "cluster: "), err)
         return err
 
+    def environment(self):
+        """What `env` tells a shell."""
+        return dict(line.removeprefix("export ").split("=", 1) for line in self.good("env").splitlines())
+
     def _end(self):
         if os.path.exists(self.folder):
             self.run("down")
+
+
+def said(host, port, context=None):
+    """What a server answers to a GET of /health; with a context: by TLS."""
+    answer = b""
+    with contextlib.suppress(OSError), socket.create_connection((host, port), timeout=10) as plain, \
+            context.wrap_socket(plain, server_hostname=host) if context else plain as connection:
+        connection.sendall(b"GET /health HTTP/1.0\r\n\r\n")
+        while part := connection.recv(4096):
+            answer += part
+    return answer
 
 
 @unittest.skipUnless(os.geteuid() == 0, "needs root")
@@ -54,8 +72,8 @@ class Machines(cases.TestCase):
         first = cluster.good("up", "--build", BUILD).splitlines()[0]
         self.assertIn("each in a network of its own", first)
         other.good("up", "--build", BUILD)  # two side by side
-        directory = cluster.good("env").strip().removeprefix("export DATAWIRE_DIRECTORY=")
-        self.assertNotEqual(directory, other.good("env").strip().removeprefix("export DATAWIRE_DIRECTORY="))
+        directory = cluster.environment()["DATAWIRE_DIRECTORY"]
+        self.assertNotEqual(directory, other.environment()["DATAWIRE_DIRECTORY"])
         other.good("down")
 
         def register(port):
@@ -91,6 +109,43 @@ class Machines(cases.TestCase):
         self.assertFalse(glob.glob(os.path.dirname(cluster.folder) + "/*"))
         self.assertEqual(set(os.listdir("/sys/class/net")), links)
 
+    def test_with_tls_all_of_it_works_the_same_and_nobody_without_a_certificate_is_let_in(self):
+        cluster = Command(self)
+        cluster.good("up", "--tls", "--build", BUILD)
+        user = cluster.environment()
+        self.assertEqual(set(user), {"DATAWIRE_DIRECTORY", "DATAWIRE_TLS_CERT", "DATAWIRE_TLS_KEY", "DATAWIRE_TLS_CA"})
+        directory = user.pop("DATAWIRE_DIRECTORY")
+
+        def register(port, **how):
+            return dw("--timeout", "10s", "register", "--static", "//d/a", f"amqp://127.0.0.1:{port}", directory=directory, **how)
+
+        self.assertEqual(register(1, env=user).code, 0)
+        self.assertEqual(dw_json("history", "//d/a", directory=directory, env=user)["entries"][0]["by"],
+                         "spiffe://datawire-cluster/user")
+        self.one_line(register(2), 4)
+        one = directory.split(":")[0]
+        trusts = ssl.create_default_context(cafile=user["DATAWIRE_TLS_CA"])
+        for port in (2379, 2380):  # etcd: no plaintext, and nothing for who shows no certificate
+            self.assertNotIn(b" 200 ", said(one, port), port)
+            self.assertEqual(said(one, port, trusts), b"", port)
+        trusts.load_cert_chain(user["DATAWIRE_TLS_CERT"], user["DATAWIRE_TLS_KEY"])
+        self.assertIn(b" 200 ", said(one, 2379, trusts), "as it does for who shows one")
+        cluster.good("partition", "1")
+        self.assertEqual(register(3, env=user).code, 0)
+        cluster.good("heal")
+        cluster.good("kill", "2")
+        self.assertEqual(register(4, env=user).code, 0)
+        cluster.good("start", "2")
+        cluster.good("stop", "etcd", "3")
+        cluster.good("up")  # it stays what it is
+        eventually(lambda: cluster.run("status")[0] == 0, 30, "all of it serves")
+        for at in directory.split(","):
+            eventually(lambda at=at: len(dw("resolve", "//d/a", "-o", "short", directory=at, env=user).stdout.split()) == 3, 10,
+                       f"{at} knows all")
+        self.assertEqual(dw("status", "--cluster", directory=directory, env=user).code, 0)
+        cluster.good("down")
+        self.assertFalse(glob.glob(os.path.dirname(cluster.folder) + "/*"))
+
 
 class Loopback(cases.TestCase):
     def test_without_root_it_is_on_loopback_and_says_what_it_cannot(self):
@@ -102,7 +157,8 @@ class Loopback(cases.TestCase):
                 self.skipTest("another user cannot run what was built")
         cluster = Command(self, user)
         self.assertIn("all on loopback", cluster.good("up", "--build", BUILD))
-        directory = cluster.good("env").strip().removeprefix("export DATAWIRE_DIRECTORY=")
+        directory = cluster.environment()["DATAWIRE_DIRECTORY"]
+        self.assertIn("made without --tls", cluster.refused("up", "--tls"))
         self.assertEqual(dw("register", "--static", "//d/a", "amqp://127.0.0.1:1", directory=directory).code, 0)
         self.assertIn("needs root", cluster.refused("partition", "1"))
         self.assertIn("say 1, 2 or 3", cluster.refused("kill", "4"))

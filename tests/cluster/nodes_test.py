@@ -1,6 +1,5 @@
 """What nodes ask each other: a drain that waits for the subscribers of all, `dw status --cluster`, sessions of other nodes."""
 
-import base64
 import os
 import re
 import shutil
@@ -95,6 +94,9 @@ class Nodes(cases.TestCase):
                 three.sigcont()
         with Directory() as alone:
             self.one_line(dw("cluster", "compare", directory=alone), 4, "nothing to compare with")
+            self.one_line(dw("cluster", "forget", "n1", directory=alone), 4, "none to forget")
+        for words in (("cluster", "forget"), ("cluster", "compare", "n1"), ("cluster", "forgot")):
+            self.one_line(dw(*words, directory=one), 1, words[1])
 
     def test_sessions_are_shown_with_their_node_and_nothing_is_made_up(self):
         one, two, _ = self.cluster.nodes
@@ -125,13 +127,16 @@ class Nodes(cases.TestCase):
 
 
 class Broken(cases.TestCase):
-    def test_a_frozen_node_is_named_and_a_dead_one_is_not_waited_for_once_it_lives_no_more(self):
+    def test_a_frozen_node_is_named_and_a_dead_one_is_not_waited_for_and_is_forgotten_once_it_lives_no_more(self):
         with Cluster(direct=True) as cluster:
             one, two, three = cluster.nodes
             with Api(one) as api:
                 api.register((AT, ONE))
                 self.assertTrue(dw_json("drain", AT, "--acknowledged", directory=two)["acknowledged"])  # they are connected now
                 self.assertEqual(dw("drain", AT, "--undo", directory=two).code, 0)
+                self.one_line(dw("cluster", "forget", "n3", directory=one), 1, "n3", "lives")
+                with Api(three) as last:
+                    held = last.tether(program="p", ttl_ms=60_000).receive().welcome
                 three.sigstop()
                 self.one_line(dw("drain", AT, "--acknowledged", "--timeout", "1s", directory=one), 6, AT, "node n3")
                 with Program("dw", "--directory", two.address, "drain", AT, "--undo", "--acknowledged", "--timeout", "60s",
@@ -146,9 +151,22 @@ class Broken(cases.TestCase):
                 api.withdraw((AT, ONE))
             # It is shown until somebody says that it stopped for good.
             self.one_line(dw("status", "--cluster", directory=one), 4, "node n3", "no lease")
-            cluster.etcd.call("kv/deleterange", key=base64.b64encode(b"datawire/a/n3").decode())
-            eventually(lambda: dw("status", "--cluster", directory=one).code == 0, 10)
+            self.one_line(dw("cluster", "forget", "n4", directory=one), 2, "n4", "none of this cluster")
+            forgotten = dw_json("cluster", "forget", "n3", directory=one)
+            self.assertEqual(dw_json("cluster", "forget", "n3", directory=two), forgotten, "again changes nothing, on any node")
+            self.assertEqual(dw("status", "--cluster", directory=one).code, 0)
             self.assertEqual([node["id"] for node in dw_json("status", "--cluster", directory=one)["nodes"]], ["n1", "n2"])
+            entry = dw_json("audit", "tail", "-n", "1", directory=one)[0]
+            self.assertEqual([entry[key] for key in ("verb", "node", "by", "revision")],
+                             ["forget-node", "n3", entry["peer"], forgotten["revision"]])
+            self.assertIn("127.0.0.1:", entry["peer"])
+            with Api(one) as api:  # its sessions wait for who holds them, as ever
+                resumed = api.tether(session_id=held.session_id, secret=held.secret, attach_number=2).receive()
+                self.assertTrue(resumed.HasField("welcome") and resumed.welcome.resumed, resumed)
+            three.start_again()
+            eventually(lambda: [node["state"] for node in dw_json("status", "--cluster", code=None, directory=one)["nodes"]] ==
+                       ["healthy"] * 3, 20, "it came back and is listed again")
+            eventually(lambda: dw("cluster", "compare", directory=one).code == 0, 20, "all hold the same")
 
     def test_status_shows_every_node_and_etcd_member_and_what_is_wrong(self):
         with Cluster(direct=True) as cluster:

@@ -1,7 +1,12 @@
 """Stories of a cluster, one each: how it begins, grows, is restored; what it does without a quorum, without space, and when a node dies
 with sessions on it."""
 
+import base64
+import contextlib
+import itertools
 import os
+import shutil
+import subprocess
 import time
 
 import grpc
@@ -10,7 +15,7 @@ from harness import cases
 from harness.api import Api, Failed, pb, refused
 from harness.cluster import Cluster, Node
 from harness.etcd import Etcd
-from harness.programs import Directory, dw, dw_json, eventually
+from harness.programs import Directory, Program, dw, dw_json, eventually
 from harness.sampling import Sampler, states
 from harness.workers import Worker
 
@@ -88,6 +93,53 @@ class Restored(cases.TestCase):
                 with Api(node) as api:
                     self.assertEqual(api.status().source.epoch, 2)
                     self.assertEqual(len(api.list(prefix="//d").items), 0)
+
+
+class Versions(cases.TestCase):
+    """What a newer version may leave in etcd, as an older one meets it."""
+
+    def setUp(self):
+        self.etcd = Etcd(1)
+        self.etcd.__enter__()
+        self.addCleanup(self.etcd.__exit__, None)
+        self.nodes = Node(0, self.etcd.endpoints), Node(1, self.etcd.endpoints)
+        self.nodes[0].once = ("--init",)
+        for node in self.nodes:
+            node.__enter__()
+            self.addCleanup(node.end)
+        self.assertEqual(register(self.nodes[0], "//d/a").code, 0)
+
+    def equal(self):
+        return dw("cluster", "compare", directory=self.nodes[0]).code == 0
+
+    def test_kinds_of_keys_that_a_node_does_not_know_change_nothing_there(self):
+        self.etcd.put(b"datawire/r/d\0a", "not what a row is")  # what only views have, at the row of //d/a
+        self.etcd.put("datawire/z/new", "of a later version")
+        self.assertEqual(register(self.nodes[0], "//d/b").code, 0)  # after these, on both
+        for node in self.nodes:
+            eventually(lambda at=node: states_at(at, "//d/b"), 10)
+            self.assertEqual(states_at(node, "//d/a"), {"amqp://127.0.0.1:1": "up"})
+        self.nodes[1].stop()
+        self.nodes[1].start_again()
+        self.assertEqual(states_at(self.nodes[1], "//d/a"), {"amqp://127.0.0.1:1": "up"})
+        eventually(self.equal, 20)
+
+    def test_a_raised_format_ends_nodes_that_do_not_know_it_before_they_read_on(self):
+        (authority, _), = self.etcd.get("datawire/m/epoch").values()
+        self.etcd.put("datawire/m/epoch", authority + b"\x20\x02")  # Authority.format, the later one counts
+        self.etcd.put("datawire/d/of a kind that is read otherwise", "")
+        for node in self.nodes:
+            self.assertEqual(node.wait(20), 1, node.tail())
+            self.assertIn("format 2, this program knows formats up to 1", node.output("stderr").splitlines()[-1])
+            self.assertIn("format 2", exit_line(self, node))
+        # What was there before it still is, as new nodes find once it is as it was.
+        self.etcd.call("kv/deleterange", key=base64.b64encode(b"datawire/d/of a kind that is read otherwise").decode())
+        self.etcd.put("datawire/m/epoch", authority)
+        for node in self.nodes:
+            shutil.rmtree(node.data)
+            node.start_again()
+            self.assertEqual(states_at(node, "//d/a"), {"amqp://127.0.0.1:1": "up"})
+        eventually(self.equal, 20)
 
 
 class WithoutQuorum(cases.TestCase):
@@ -202,6 +254,62 @@ class Dying(cases.TestCase):
                 eventually(lambda: states_at(first, "//d/work") == {lives.url: "up"}, 10, "and on the node that died, too")
 
 
+class Quickstart(cases.TestCase):
+    """The story of deploy/quickstart on a cluster, whose every node and every etcd member is killed once, two at a time."""
+
+    COUNT, RATE, KILL_AFTER = 1200, 200, 200  # messages, of each round
+
+    def test_P15_with_a_node_and_an_etcd_member_killed_no_send_fails_and_no_registration_is_lost(self):
+        with Cluster(direct=True) as cluster, contextlib.ExitStack() as stack:
+            directory = {"DATAWIRE_DIRECTORY": cluster.addresses}
+            processed = os.path.join(self.scratch(), "processed")
+
+            def serve(program, *args):
+                service = stack.enter_context(Program("datawire-example-" + program, *args, env=directory))
+                return service.wait_for_line(r" at (amqp://\S+)$", 20, "stderr").group(1)
+            up = {"//demo/printer": {serve("printer", "//demo/printer", processed)},
+                  "//demo/upper": {serve("upper", "//demo/upper", "//demo/printer") for _ in range(2)}}
+            for number in range(3):
+                with self.subTest(number=number), Sampler(cluster.nodes[(number + 1) % 3], up) as sampler:
+                    self.round(cluster, number, directory, processed, up, sampler)
+            for number, node in itertools.product(range(3), cluster.nodes):
+                eventually(lambda at=node, of=f"//demo/kept/{number}": states_at(at, of) == {"amqp://127.0.0.1:1": "up"}, 10)
+
+    def round(self, cluster, number, directory, processed, up, sampler):
+        node, member = cluster.nodes[number], cluster.etcd.members[(number + 2) % 3]
+        eventually(lambda: all(sampler.last(address) == dict.fromkeys(urls, "up") for address, urls in up.items()), 20)
+        with open(processed, "w", encoding="utf-8"):  # ids begin anew with each sender
+            since, accepted = time.monotonic(), os.path.join(self.scratch(), "accepted")
+        with Program("datawire-example-sender", "//demo/upper", self.COUNT, self.RATE, accepted, env=directory) as sender:
+            eventually(lambda: len(ids(accepted)) >= self.KILL_AFTER, 30, "the stream flows")
+            led = member.leads()
+            node.kill9()
+            member.kill9()
+            self.assertTrue(sender.running())
+            self.assertEqual(register(cluster.addresses, f"//demo/kept/{number}").code, 0)
+            with Program("dw", "send", "//demo/upper", "late", "--timeout", "10s", env=directory) as late:  # it knows of no fault
+                self.assertEqual(late.wait(20), 0, late.tail())
+            self.assertEqual(sender.wait(60), 0, sender.tail())
+        self.assertEqual(len(ids(accepted)), self.COUNT)
+        self.assertLessEqual(ids(accepted), ids(processed))
+        lost = [(moment, shown) for moment, shown in sampler.samples if moment > since and (
+            shown is None or any(shown[address] != dict.fromkeys(urls, "up") for address, urls in up.items()))]
+        self.assertEqual(lost[:3], [], f"{len(lost)} of {len(sampler.samples)} looks")
+        member.start()
+        node.start_again()
+        cluster.wait_ready()
+        cluster.etcd.wait_healthy()
+        print(f"killed: {node.node_id} and {member.name}{', which led' if led else ''}; {len(sampler.samples)} looks", flush=True)
+
+
+def ids(path):
+    """Of messages, one a line."""
+    if not os.path.exists(path):
+        return set()
+    with open(path, encoding="utf-8") as file:
+        return set(file.read().split())
+
+
 def states_at(node, address):
     with Api(node) as api:
         return states(api.resolve(address).answers[0])
@@ -222,7 +330,11 @@ class NoSpace(cases.TestCase):
                 api.withdraw(*pairs)
                 eventually(lambda: states_at(cluster.nodes[1], "//fill/0") == {}, 10, "a withdrawal went through")
                 self.assertEqual(cluster.etcd.alarms(), ["NOSPACE"], "in spite of it")
-                cluster.etcd.free_space()
+                self.one_line(dw("status", "--cluster", directory=node), 4, "quota is reached", "dw doctor")
+                found = [one for one in dw_json("doctor", code=4, directory=node) if one["check"] == "etcd" and one["result"] == "fail"]
+                self.assertEqual(len(found), 1, found)
+                done = subprocess.run(found[0]["remedy"], shell=True, capture_output=True, text=True, timeout=120, check=False)
+                self.assertEqual(done.returncode, 0, done)
                 eventually(lambda: register(node, "//d/a").code == 0, 20, "writable again, without a restart")
                 self.assertEqual(cluster.etcd.alarms(), [])
             print(f"{done} times 15 registrations fitted", flush=True)

@@ -168,6 +168,9 @@ class Api:
     def compare(self, timeout=20.0):
         return self._call("Admin/Compare", pb.CompareRequest(), pb.CompareResponse, timeout)
 
+    def forget_node(self, node):
+        return self._call("Admin/ForgetNode", pb.ForgetNodeRequest(node=node), pb.ForgetNodeResponse)
+
     def drain(self, timeout=10.0, **fields):
         return self._call("Directory/Drain", pb.DrainRequest(**fields), pb.DrainResponse, timeout)
 

@@ -58,6 +58,10 @@ class Requests(WithDirectory, Server):
         self.invalid(register(region="a b"), "`a b`", "space")
         self.invalid(register(zone="z" * 64), "64", "63")
         self.invalid(register(labels={"k\n": "v"}), "\\x0a")
+        self.invalid(register("amqps://127.0.0.1:1", identity="spiffe://a/b c"), "`spiffe://a/b c`", "space")
+        self.invalid(register("amqps://127.0.0.1:1", identity="https://a/b"), "`https://a/b`", "spiffe://")
+        self.invalid(register("amqps://127.0.0.1:1", identity="spiffe://a/" + "x" * 2048), "2059", "2048")
+        self.invalid(register(identity="spiffe://a/b"), "`spiffe://a/b`", "amqps")
         self.invalid(register(labels={"k": "v" * 129}), "129", "128")
         self.invalid(register(labels={f"k{i}": "v" for i in range(17)}), "17", "16")
 

@@ -8,6 +8,7 @@ import shutil
 import socket
 import ssl
 import subprocess
+import urllib.request
 import warnings
 
 import grpc
@@ -289,6 +290,30 @@ class Links(WithAuthority):
         with register(self.ca.issue("elsewhere", hosts=["DNS:elsewhere.example"])) as held:
             held.wait_for_line("does not pass.*registered once it answers", 30, "stderr")
 
+    def test_who_shows_another_certificate_than_was_registered_gets_no_message(self):
+        right = self.upper(self.ca.issue("right"), "//demo/right")
+        self.assertEqual(self.endpoints("//demo/right"), {right: "spiffe://test/right"}, "a service says who it is")
+
+        def register(identity, url=right):
+            done = self.dw("register", "--static", "//demo/named", url + "///demo/right", "--identity", identity)
+            self.assertEqual(done.code, 0, done)
+        register("spiffe://test/other")
+        self.one_line(self.dw("request", "//demo/named", "hi", "--timeout", "1s"), 6,
+                      "shows the certificate of `spiffe://test/right`, it is registered as `spiffe://test/other`")
+        second = self.upper(self.ca.issue("second"), "//demo/right")
+        register("spiffe://test/second", second)
+        self.assertEqual(self.endpoints("//demo/named"), {right + "///demo/right": "spiffe://test/other",
+                                                         second + "///demo/right": "spiffe://test/second"})
+        for _ in range(5):
+            self.assertEqual(self.dw("request", "//demo/named", "hi").stdout, "HI\n", "it goes elsewhere")
+        self.assertEqual(self.dw("request", "//demo/right", "hi").stdout, "HI\n")
+        for url, identity, part in ((right, "test/right", "no SPIFFE ID"), ("amqp://127.0.0.1:1", "spiffe://test/a", "no certificate")):
+            self.one_line(self.dw("register", "--static", "//demo/named", url, "--identity", identity), 1, part)
+
+    def endpoints(self, address):
+        found = json.loads(self.dw("resolve", address, "-o", "json").stdout)["endpoints"]
+        return {one["url"]: one["identity"] for one in found}
+
     def test_what_is_wrong_with_a_link_is_said_in_one_line(self):
         url = self.upper(self.ca.issue("upper"))
         elsewhere = self.upper(self.ca.issue("other", hosts=["DNS:elsewhere.example"]), "//demo/elsewhere")
@@ -321,6 +346,16 @@ class Start(WithAuthority):
             with Api("127.0.0.1:" + directory.address.rsplit(":", 1)[1], self.alice) as api:
                 api.status()
             self.assertNotIn("without certificates", directory.output("stderr"))
+
+    def test_metrics_beyond_loopback_stay_plain_and_are_warned_of(self):
+        data = os.path.join(self.scratch(), "data")
+        with Program("datawire-directory", "--data", data, "--init", *certificates.flags(self.server), "--listen", "127.0.0.1:0",
+                     "--http-listen", "0.0.0.0:0") as program:
+            port = program.wait_for_line(r"^ready .* http=0\.0\.0\.0:(\d+)", 30).group(1)
+            program.wait_for_line(r"level=warning .*without certificates: anybody can read metrics and health.* listener=http", 5, "stderr")
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz", timeout=5) as page:
+                self.assertEqual(page.status, 200)
+            self.assertEqual(program.stop(), 0)
 
     def test_files_that_do_not_belong_together_are_refused_in_one_line(self):
         for files, part in ((self.server._replace(key=self.alice.key), "is not the key of"),

@@ -19,6 +19,7 @@ class SharedLog final : public Log {
   }
   void Propose(Op op, BootTime deadline, Done done) override {
     most_changes = std::max(most_changes.load(), op.changes.size());
+    if (at_propose) std::exchange(at_propose, nullptr)();
     if (!op.changes.empty() && fail_after-- == 0)
       return done({Status(Code::kOutcomeUnknown, "lost"), {}, {}});
     inner_->Propose(std::move(op), deadline, std::move(done));
@@ -35,6 +36,7 @@ class SharedLog final : public Log {
   std::atomic<size_t> most_changes{0};
   std::atomic<int> fail_after{-1};
   std::function<void()> at_barrier;  // what this node learns by waiting for it
+  std::function<void()> at_propose;  // what others do before
 
  private:
   const std::unique_ptr<Log> inner_;
@@ -325,6 +327,70 @@ TEST_F(NodesTest, MembersAreAllThatLiveOrDidWithTheirRolesAndWhatTheySay) {
   EXPECT_EQ(members->nodes(2).id(), "node-1");
   EXPECT_TRUE(members->nodes(2).has_status()) << "itself, though it has no lease now";
   EXPECT_EQ(members->nodes(2).lag(), 0u);
+}
+
+class ForgetTest : public NodesTest {
+ protected:
+  Result<Revision> Forget(const std::string& node, const Peer& peer = {"10.0.0.9:1", "ops"}) {
+    pb::ForgetNodeRequest request;
+    request.set_node(node);
+    auto reply = std::make_shared<std::promise<Result<Revision>>>();
+    directory_->ForgetNode(request, peer, [reply](const auto& r) {
+      if (!r.ok()) return reply->set_value(r.status());
+      reply->set_value(FromWire(r->revision()));
+    });
+    return Within5s(reply->get_future());
+  }
+  std::vector<std::string> Listed() {
+    std::vector<std::string> ids;
+    const auto members = directory_->Members();
+    for (const auto& node : members->nodes()) ids.push_back(node.id());
+    return ids;
+  }
+};
+
+TEST_F(ForgetTest, ANodeThatLivesNoMoreIsListedNoMoreAndAgainIsTheSameAnswer) {
+  Put("a/n3", "17");
+  EXPECT_EQ(Listed(), (std::vector<std::string>{"n3", "node-1"}));
+  const auto first = Forget("n3");
+  ASSERT_TRUE(first.ok()) << first.status().ToString();
+  EXPECT_EQ(Listed(), (std::vector<std::string>{"node-1"}));
+  RegisterStatic("//d/a", "amqp://h:1");
+  EXPECT_EQ(Forget("n3").value(), *first);
+  Put("a/n3", "40");  // it came back, and went
+  EXPECT_GT(Forget("n3").value(), *first);
+}
+
+TEST_F(ForgetTest, WhoLivesOrIsAskedOrIsUnknownIsNotForgotten) {
+  Put("a/n2", "5");
+  Live("n2");
+  Put("a/node-1", "5");
+  EXPECT_EQ(Forget("n2").status().code(), Code::kConflict);
+  EXPECT_EQ(Forget("node-1").status().code(), Code::kConflict);
+  EXPECT_EQ(Forget("n3").status().code(), Code::kNotFound);
+  EXPECT_EQ(Forget("").status().code(), Code::kNotFound);
+  EXPECT_EQ(Listed(), (std::vector<std::string>{"n2", "node-1"}));
+}
+
+TEST_F(ForgetTest, OneThatLivesAgainBeforeTheCommitIsNotForgotten) {
+  Put("a/n2", "5");
+  log().at_propose = [this] { Live("n2"); };
+  EXPECT_EQ(Forget("n2").status().code(), Code::kConflict);
+  EXPECT_EQ(Listed(), (std::vector<std::string>{"n2", "node-1"}));
+}
+
+TEST_F(ForgetTest, TheAuditLogSaysWhoDidIt) {
+  Put("a/n3", "17");
+  ASSERT_TRUE(Forget("n3").ok());
+  const auto page = directory_->AuditTail({});
+  ASSERT_TRUE(page.ok());
+  ASSERT_EQ(page->entries_size(), 1);
+  const auto& entry = page->entries(0);
+  EXPECT_EQ(entry.verb(), pb::AUDIT_VERB_FORGET_NODE);
+  EXPECT_EQ(entry.node(), "n3");
+  EXPECT_EQ(entry.identity(), "ops");
+  EXPECT_EQ(entry.peer(), "10.0.0.9:1");
+  EXPECT_GT(entry.at_wall_ms(), 0);
 }
 
 TEST(Members, WhoeverElseAnswersAtANodesAddressIsNotIt) {

@@ -181,5 +181,22 @@ TEST(Doctor, OfAClusterItTellsWhatIsWrongWithNodesAndEtcd) {
             Lines{"fail etcd "});
 }
 
+TEST(Doctor, WhereEtcdsQuotaIsReachedItSaysWhatToRun) {
+  pb::MembersResponse members = WellMembers();
+  members.mutable_nodes(0)->mutable_status()->mutable_revision()->set_number(70'000);
+  members.mutable_nodes(1)->mutable_status()->mutable_revision()->set_number(69'000);
+  members.add_nodes()->set_id("gone");
+  members.mutable_etcd(0)->set_no_space(true);
+  members.mutable_etcd(0)->set_reason("its space quota is reached");
+  for (const char* endpoint : {"e:2", "e:3"}) members.add_etcd()->set_endpoint(endpoint);
+  for (const Finding& finding : DiagnoseCluster(members)) {
+    if (finding.server != "e:1") continue;
+    EXPECT_EQ(finding.remedy,
+              "etcdctl --command-timeout=60s --endpoints=e:2,e:3,e:1 compact 69000; "
+              "etcdctl --command-timeout=60s --endpoints=e:2,e:3,e:1 defrag; "
+              "etcdctl --command-timeout=60s --endpoints=e:2,e:3,e:1 alarm disarm");
+  }
+}
+
 }  // namespace
 }  // namespace datawire::cli

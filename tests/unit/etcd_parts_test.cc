@@ -4,6 +4,7 @@
 #include "engine/etcd/follower.h"
 #include "engine/etcd/members.h"
 #include "engine/etcd/transaction.h"
+#include "view/encoding.h"
 
 namespace datawire::directory::etcd {
 namespace {
@@ -128,15 +129,27 @@ TEST(EtcdFollower, GivesWholeRevisionsInOrderEachOnce) {
 
 TEST(EtcdFollower, AnAuthorityOfTheSameEpochIsNoNews) {
   Follower follower(2, 10);
-  const auto authority = [](uint64_t epoch, int64_t at) {
+  const auto authority = [](uint64_t epoch, int64_t at, uint32_t format = kFormat) {
     record::v1::Authority value;
     value.set_epoch(epoch);
+    value.set_format(format);
     auto out = Response({{"m/epoch", at}});
     out.mutable_events(0)->mutable_kv()->set_value(value.SerializeAsString());
     return out;
   };
   EXPECT_EQ(Revisions(follower.Take(authority(2, 11))), (Numbers{11}));
   EXPECT_EQ(follower.Take(authority(3, 12)).status().code(), Code::kFenced);
+  EXPECT_EQ(follower.Take(authority(2, 12, kFormat + 1)).status().code(), Code::kFenced)
+      << "what follows may be of kinds that this program would take for something else";
+}
+
+TEST(EtcdFollower, KindsThatItDoesNotKnowAreNoneOfTheViewsRecords) {
+  Follower follower(1, 10);
+  const auto taken =
+      follower.Take(Response({{"z/new", 11}, {"r/a", 12}, {"x/a", 13}, {"d/a", 14}}));
+  ASSERT_EQ(Revisions(taken), (Numbers{11, 12, 13, 14}));
+  for (int i = 0; i < 3; ++i) EXPECT_TRUE((*taken)[i].batch.puts.empty()) << i;
+  EXPECT_EQ((*taken)[3].batch.puts.size(), 1u);
 }
 
 TEST(EtcdFollower, WaitsForTheLastFragment) {

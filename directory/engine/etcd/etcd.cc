@@ -201,7 +201,8 @@ Result<View::Authority> ReadEtcdAuthority(Client& client, std::chrono::milliseco
   if (authority.format() > kFormat)
     return Status(Code::kUnsupported, "this etcd has format " + std::to_string(authority.format()) +
                                           ", this program knows formats up to " +
-                                          std::to_string(kFormat));
+                                          std::to_string(kFormat) +
+                                          ": start the newer program that raised it");
   return View::Authority{authority.cluster_id(), authority.epoch(), true};
 }
 

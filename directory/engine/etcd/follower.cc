@@ -1,9 +1,12 @@
 #include "engine/etcd/follower.h"
 
+#include <algorithm>
+#include <iterator>
 #include <utility>
 
 #include "datawire/record/v1/record.pb.h"
 #include "engine/etcd/transaction.h"
+#include "view/encoding.h"
 #include "view/keys.h"
 
 namespace datawire::directory::etcd {
@@ -11,9 +14,12 @@ namespace datawire::directory::etcd {
 namespace {
 
 // What an import writes at its end is no news to who imported.
-bool IsOfEpoch(const Record& authority, uint64_t epoch) {
+Status CheckAuthority(const Record& authority, uint64_t epoch) {
   record::v1::Authority value;
-  return value.ParseFromString(authority.value) && value.epoch() == epoch;
+  if (!value.ParseFromString(authority.value) || value.epoch() != epoch)
+    return {Code::kFenced, "the epoch of the cluster was raised"};
+  if (value.format() > kFormat) return {Code::kFenced, "a newer program has raised etcd's format"};
+  return {};
 }
 
 }  // namespace
@@ -24,7 +30,8 @@ std::string EndOf(std::string prefix) {
 }
 
 bool IsFollowed(std::string_view key) {
-  return !key.starts_with("b/") && key != keys::kAuthority;
+  return std::any_of(std::begin(kFollowed), std::end(kFollowed),
+                     [key](const char* prefix) { return key.starts_with(prefix); });
 }
 
 Result<std::vector<Followed>> Follower::Take(api::WatchResponse response) {
@@ -49,8 +56,7 @@ Result<std::vector<Followed>> Follower::Take(api::WatchResponse response) {
       next_ = at + 1;
     }
     Record record = FromKeyValue(event.kv());
-    if (record.key == keys::kAuthority && !IsOfEpoch(record, epoch_))
-      return Status(Code::kFenced, "the epoch of the cluster was raised");
+    if (record.key == keys::kAuthority) DW_RETURN_IF_ERROR(CheckAuthority(record, epoch_));
     if (!IsFollowed(record.key)) {
       out.back().slots.push_back(std::move(record));
     } else if (event.type() == api::Event::DELETE) {

@@ -46,7 +46,8 @@ class Follower {
 };
 
 /// All that is followed, as prefixes: what registrations depend on comes before them.
-inline constexpr const char* kFollowed[] = {"q/", "s/", "t/", "p/", "d/", "a", "g/", "l/", "n/"};
+inline constexpr const char* kFollowed[] = {"q/", "s/", "t/", "p/", "d/",
+                                            "a",  "f/", "g/", "l/", "n/"};
 /// The first key behind all that begin with it.
 std::string EndOf(std::string prefix);
 
@@ -54,7 +55,8 @@ std::string EndOf(std::string prefix);
 inline constexpr char kCheckKey[] = "b/check";
 inline constexpr char kHashPrefix[] = "b/hash/";
 
-/// False for what a view has no use for: slots, and the authority, which it has itself.
+/// False for what a view has no use for: slots, the authority, which it has itself, and kinds of a
+/// later version, which a listing leaves out, too.
 bool IsFollowed(std::string_view key);
 
 }  // namespace datawire::directory::etcd

@@ -52,7 +52,8 @@ std::vector<Log::Member> Judge(const std::vector<MemberSaid>& all) {
         if (alarm.memberid() != said.status->header().member_id()) continue;
         if (alarm.alarm() == api::NOSPACE) {
           out.back().no_space = true;
-          out.back().reason = "its space quota is reached: compact, defragment, disarm";
+          out.back().reason =
+              "its space quota is reached: dw doctor has the commands that make space";
         } else {
           out.back().reason = "its data are corrupt";
         }

@@ -35,6 +35,7 @@ struct Endpoint {
   std::map<std::string, std::string> labels;
   bool is_static = false;
   uint64_t created = 0;  ///< revision number of the registration: `ordered` takes the oldest
+  std::string identity;  ///< SPIFFE ID that its certificate must name; empty: any its CA signed
 
   friend bool operator==(const Endpoint&, const Endpoint&) = default;
 };

@@ -21,10 +21,11 @@ inline constexpr size_t kUrlBytes = 512;
 inline constexpr uint32_t kWeightMost = 1000;
 inline constexpr uint32_t kWeightDefault = 100;
 inline constexpr uint32_t kPriorityMost = 65535;  // an SRV priority is 16 bits
-inline constexpr size_t kLabels = 16;             // of an endpoint; keeps a value under 4 KiB
+inline constexpr size_t kLabels = 16;             // of an endpoint; a value stays near 4 KiB
 inline constexpr size_t kLabelKeyBytes = 63;
 inline constexpr size_t kLabelValueBytes = 128;
 inline constexpr size_t kLocalityBytes = 63;
+inline constexpr size_t kIdentityBytes = 2048;  // SPIFFE ID, its section 2.3
 
 // Answers.
 inline constexpr size_t kAnswerEndpoints = 256;
