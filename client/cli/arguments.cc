@@ -167,8 +167,8 @@ void AddGlobals(CLI::App& app, Typed& typed, TlsFiles& tls) {
   app.footer("dw VERB --help shows a verb's flags and an example.\n\n" + std::string(kExitCodes));
   app.set_version_flag("--version", "dw " DATAWIRE_VERSION, "Prints the version");
   app.add_option("--directory", typed.directory,
-                 "The directory's servers (else $DATAWIRE_DIRECTORY, the config files, "
-                 "127.0.0.1:7400)")
+                 "The directory's servers (else $DATAWIRE_DIRECTORY, the config files, DNS SRV of "
+                 "$DATAWIRE_DOMAIN or the config files' domain, 127.0.0.1:7400)")
       ->type_name("HOST:PORT[,...]");
   app.add_option(
          "--tls-cert", tls.cert,

@@ -1,8 +1,11 @@
 #include <algorithm>
 #include <exception>
 #include <iterator>
+#include <thread>
 
+#include "datawire/clock.h"
 #include "datawire/closed_streams.h"
+#include "datawire/limits.h"
 #include "datawire/resolver.h"
 #include "verbs.h"
 
@@ -52,10 +55,23 @@ bool AsksDirectory(const Arguments& arguments) {
   return !IsLocal(arguments);
 }
 
+// A name that DNS does not know yet is asked for again, as a directory that is away.
+Result<std::vector<std::string>> FindServers(const Arguments& arguments) {
+  constexpr std::chrono::milliseconds kAgain{200};
+  DW_ASSIGN(const DirectoryPlace place, FindDirectory({arguments.directory, {}, {}}));
+  const BootTime until = BootClock::now() + arguments.wait;
+  while (true) {
+    auto servers = LookUpServers(
+        place, std::min<std::chrono::milliseconds>(arguments.timeout, limits::kSrvDeadline));
+    if (servers.ok() || BootClock::now() + kAgain > until) return servers;
+    std::this_thread::sleep_for(kAgain);
+  }
+}
+
 Result<int> Run(const Arguments& arguments, Console& console) {
   std::vector<std::string> servers;
   if (AsksDirectory(arguments)) {
-    DW_ASSIGN(servers, FindDirectoryServers(arguments.directory));
+    DW_ASSIGN(servers, FindServers(arguments));
   }
   TlsFiles tls;
   if (!IsLocal(arguments)) {

@@ -77,7 +77,7 @@ Status WaitRegistered(Session& session, Service& service) {
 
 ClientOptions ClientOptionsOf(const Session& session) {
   ClientOptions options;
-  options.resolver.directory = session.servers;
+  options.resolver.directory = session.arguments.directory;  // found again: DNS may change it
   options.resolver.tls = session.tls;
   options.program = "dw";
   options.locality = {session.arguments.region, session.arguments.zone};

@@ -80,10 +80,11 @@ class Holding {
                      std::random_device()());
   }
 
-  Result<int> Run(const std::vector<std::string>& servers, const TlsFiles& tls) {
-    DW_ASSIGN(tether_,
-              TetherClient::Open(
-                  {.directory = servers, .tls = tls, .ttl = arguments_.ttl, .program = "dw"}));
+  Result<int> Run(const TlsFiles& tls) {
+    DW_ASSIGN(tether_, TetherClient::Open({.directory = arguments_.directory,
+                                           .tls = tls,
+                                           .ttl = arguments_.ttl,
+                                           .program = "dw"}));
     tether_->SetObserver([this](const std::string& line) { console_.Tell(line); });
     if (!arguments_.command.empty()) {
       DW_ASSIGN(child_, Child::Start(arguments_.command));
@@ -169,7 +170,7 @@ Result<int> Hold(Session& session, const RegistrationSpec& spec) {
   // Fails at once, or after --wait, when no directory is there; later ones are waited for.
   DW_RETURN_IF_ERROR(session.api.GetStatus().status());
   session.console.CatchSignals();
-  return Holding(session, spec, std::move(tls)).Run(session.servers, session.tls);
+  return Holding(session, spec, std::move(tls)).Run(session.tls);
 }
 
 }  // namespace

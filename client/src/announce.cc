@@ -32,8 +32,9 @@ std::string LocalTowards(const addrinfo& to) {
   return text;
 }
 
-Result<std::string> RouteTo(const std::vector<std::string>& directory, bool v4_only) {
-  for (const std::string& server : directory) {
+Result<std::string> RouteTo(const DirectoryPlace& directory, bool v4_only) {
+  DW_ASSIGN(const auto servers, LookUpServers(directory, limits::kSrvDeadline));
+  for (const std::string& server : servers) {
     const Result<HostPort> parsed = HostPort::Parse(server);
     if (!parsed.ok()) continue;
     addrinfo hints{};
@@ -55,7 +56,7 @@ Result<std::string> RouteTo(const std::vector<std::string>& directory, bool v4_o
 }  // namespace
 
 Result<EndpointUrl> AnnouncedUrl(const HostPort& bound, const std::string& announce,
-                                 const std::vector<std::string>& directory, bool secure) {
+                                 const DirectoryPlace& directory, bool secure) {
   HostPort at = bound;
   if (!announce.empty()) {
     // HOST, HOST:PORT, [V6], [V6]:PORT or a bare V6.

@@ -13,6 +13,6 @@ namespace datawire {
 /// `directory` that can be looked up (a connected UDP socket's name; nothing is sent). `secure`:
 /// amqps.
 Result<EndpointUrl> AnnouncedUrl(const HostPort& bound, const std::string& announce,
-                                 const std::vector<std::string>& directory, bool secure);
+                                 const DirectoryPlace& directory, bool secure);
 
 }  // namespace datawire

@@ -116,6 +116,8 @@ struct Client::Impl {
     if (!tether) {
       TetherOptions tether_options;
       tether_options.directory = options.resolver.directory;
+      tether_options.domain = options.resolver.domain;
+      tether_options.dns_server = options.resolver.dns_server;
       tether_options.tls = options.resolver.tls;
       tether_options.ttl = options.session_ttl;
       tether_options.program = options.program;
@@ -171,7 +173,9 @@ Client::~Client() = default;
 Result<std::unique_ptr<Service>> Client::Serve(std::string_view address, Handler handler,
                                                ServiceOptions options) {
   DW_ASSIGN(Address parsed, Address::Parse(address));
-  DW_ASSIGN(const auto directory, FindDirectoryServers(impl_->options.resolver.directory));
+  const ResolverOptions& place = impl_->options.resolver;
+  DW_ASSIGN(const DirectoryPlace directory,
+            FindDirectory({place.directory, place.domain, place.dns_server}));
   DW_ASSIGN(TetherClient * tether, impl_->OpenTether());
   DW_ASSIGN(std::shared_ptr<amqp::Tls> tls, impl_->tls);
   if (options.region.empty() && options.zone.empty()) {

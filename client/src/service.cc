@@ -75,10 +75,12 @@ void HandlerThread::Handle(const std::shared_ptr<Exchange::State>& state) {
   }
 }
 
-Result<std::unique_ptr<LinkedService>> LinkedService::Open(
-    amqp::Io& io, TetherClient* tether, std::string container_id, Address address, Handler handler,
-    ServiceOptions options, const std::vector<std::string>& directory,
-    const std::shared_ptr<amqp::Tls>& tls) {
+Result<std::unique_ptr<LinkedService>> LinkedService::Open(amqp::Io& io, TetherClient* tether,
+                                                           std::string container_id,
+                                                           Address address, Handler handler,
+                                                           ServiceOptions options,
+                                                           const DirectoryPlace& directory,
+                                                           const std::shared_ptr<amqp::Tls>& tls) {
   if (!handler) return Status(Code::kInvalid, "a service needs a handler");
   if (options.credit == 0) return Status(Code::kInvalid, "credit is 0, at least 1");
   if (options.weight > limits::kWeightMost) {

@@ -47,7 +47,7 @@ class LinkedService final : public Service {
   static Result<std::unique_ptr<LinkedService>> Open(amqp::Io& io, TetherClient* tether,
                                                      std::string container_id, Address address,
                                                      Handler handler, ServiceOptions options,
-                                                     const std::vector<std::string>& directory,
+                                                     const DirectoryPlace& directory,
                                                      const std::shared_ptr<amqp::Tls>& tls);
   ~LinkedService() override;
 

@@ -11,6 +11,7 @@
 
 #include "datawire/directory/v1/directory.grpc.pb.h"
 #include "datawire/resolver.h"
+#include "discovery.h"
 #include "tether_core.h"
 #include "tls/credentials.h"
 #include "tls/diagnose.h"
@@ -135,11 +136,15 @@ class Attempt final : public grpc::ClientBidiReactor<pb::TetherRequest, pb::Teth
 // Runs the core on one thread of its own.
 class Shell final : public TetherClient {
  public:
-  Shell(std::vector<std::string> servers, TlsFiles tls, TetherCore::Options options)
-      : servers_(std::move(servers)),
-        tls_(std::move(tls)),
+  Shell(const DirectoryPlace& place, TlsFiles tls, TetherCore::Options options)
+      : tls_(std::move(tls)),
         credentials_(tls::ChannelCredentials(tls_)),
+        servers_(place.servers),
         core_(std::move(options), std::random_device{}()),
+        discovery_(place, std::random_device{}(),
+                   [this](resolver::SrvReply reply) {
+                     Post([this, reply = std::move(reply)](BootTime now) { LookedUp(reply, now); });
+                   }),
         thread_([this] { Run(); }) {}
 
   ~Shell() override {
@@ -205,9 +210,10 @@ class Shell final : public TetherClient {
         std::unique_lock lock(mutex_);
         // At least each half second: a process that was stopped finds out as soon as it wakes.
         milliseconds wait(500);
-        if (const auto due = core_.NextDue())
-          wait = std::clamp(std::chrono::ceil<milliseconds>(*due - BootClock::now()),
-                            milliseconds(0), wait);
+        const BootTime due =
+            std::min(core_.NextDue().value_or(BootTime::max()), discovery_.next_at());
+        wait = std::clamp(std::chrono::ceil<milliseconds>(due - BootClock::now()), milliseconds(0),
+                          wait);
         wake_.wait_for(lock, wait, [this] { return stop_ || !events_.empty(); });
         if (stop_) break;
         events.swap(events_);
@@ -217,6 +223,8 @@ class Shell final : public TetherClient {
         Act();
       }
       core_.Tick(BootClock::now());
+      if (core_.all_failed()) discovery_.AllServersFailed();
+      discovery_.Tick(BootClock::now());
       Act();
       Show();
     }
@@ -229,6 +237,22 @@ class Shell final : public TetherClient {
     wake_.wait(lock, [this] { return attempts_ == 0; });
     last.swap(events_);
     lock.unlock();
+  }
+
+  void LookedUp(const resolver::SrvReply& reply, BootTime now) {
+    const auto found = discovery_.Take(reply, now);
+    if (!found.ok()) {
+      if (servers_.empty() && observer_) observer_(found.status().message());
+      return;
+    }
+    const std::string used = servers_.empty() ? "" : servers_[core_.server()];
+    servers_.clear();
+    std::optional<size_t> present;
+    for (const resolver::Server& server : *found) {
+      if (server.name == used) present = servers_.size();
+      servers_.push_back(server.name);
+    }
+    core_.SetServers(servers_.size(), present, now);
   }
 
   void Act() {
@@ -290,11 +314,11 @@ class Shell final : public TetherClient {
     if (core_.closed() && !std::exchange(closed_, true)) wake_.notify_all();
   }
 
-  const std::vector<std::string> servers_;
   const TlsFiles tls_;
   const std::shared_ptr<grpc::ChannelCredentials> credentials_;
 
   // Of the thread.
+  std::vector<std::string> servers_;  // none: not known yet
   TetherCore core_;
   std::shared_ptr<Attempt> attempt_;
   uint64_t attempt_number_ = 0;
@@ -307,27 +331,28 @@ class Shell final : public TetherClient {
   size_t attempts_ = 0;
   bool closed_ = false, stop_ = false;
 
+  resolver::Discovery discovery_;  // of the thread; its look-up ends before what it posts to
   std::thread thread_;
 };
 
 }  // namespace
 
 Result<std::unique_ptr<TetherClient>> TetherClient::Open(TetherOptions options) {
-  DW_ASSIGN(auto servers, FindDirectoryServers(options.directory));
+  DW_ASSIGN(const DirectoryPlace place,
+            FindDirectory({options.directory, options.domain, options.dns_server}));
   DW_ASSIGN(TlsFiles tls, FindTlsFiles(options.tls));
   if (options.ttl < limits::kSessionTtlLeast || options.ttl > limits::kSessionTtlMost)
     return Status(Code::kInvalid, "session TTL " + std::to_string(options.ttl.count()) +
                                       " ms is out of range, 3 s to 1 h");
-  const size_t count = servers.size();
   TetherCore::Options core{
-      .servers = count,
+      .servers = place.servers.size(),
       .ttl = options.ttl,
       .host = HostName(),
       .program = options.program.empty() ? ProcessName() : options.program,
       .pid = static_cast<uint32_t>(::getpid()),
   };
   return std::unique_ptr<TetherClient>(
-      std::make_unique<Shell>(std::move(servers), std::move(tls), std::move(core)));
+      std::make_unique<Shell>(place, std::move(tls), std::move(core)));
 }
 
 }  // namespace datawire

@@ -31,6 +31,7 @@ struct RegistrationSpec {
 
 struct TetherOptions {
   std::vector<std::string> directory;  ///< as ResolverOptions
+  std::string domain, dns_server;      ///< as ResolverOptions
   TlsFiles tls;                        ///< as ResolverOptions
   std::chrono::milliseconds ttl = limits::kSessionTtlDefault;
   std::string program;  ///< empty: the process's name

@@ -45,7 +45,21 @@ pb::TetherRequest RegisterMessage(const RegistrationSpec& spec) {
 
 TetherCore::TetherCore(Options options, uint64_t seed)
     : options_(std::move(options)), random_(seed), ttl_(options_.ttl) {
-  server_ = random_() % options_.servers;
+  if (options_.servers > 0) server_ = random_() % options_.servers;
+}
+
+void TetherCore::SetServers(size_t count, std::optional<size_t> present, BootTime now) {
+  options_.servers = count;
+  ordered_ = true;
+  server_ = present.value_or(0);
+  if (present) return;
+  if (phase_ == Phase::kGreeting || phase_ == Phase::kAttached) {
+    Observe("moves: DNS lists its server no longer");
+    actions_.push_back(TetherDisconnect{});
+  } else if (phase_ != Phase::kWaiting) {
+    return;
+  }
+  Connect(now);
 }
 
 void TetherCore::Register(RegistrationSpec spec, TetherClient::Done done, BootTime now) {
@@ -143,6 +157,11 @@ void TetherCore::Start(BootTime now) {
 }
 
 void TetherCore::Connect(BootTime now) {
+  if (options_.servers == 0) {
+    phase_ = Phase::kWaiting;
+    waiting_until_ = BootTime::max();  // SetServers
+    return;
+  }
   phase_ = Phase::kGreeting;
   greeting_until_ = now + kGreetingMost;
   answer_until_.reset();
@@ -181,7 +200,8 @@ void TetherCore::Retry(BootTime now, milliseconds least) {
   const milliseconds ceiling =
       std::min(BackOffMost(), kBackOffLeast * (1 << std::min(failures_, 16u)));
   ++failures_;
-  server_ = (server_ + 1) % options_.servers;
+  const bool anew = ordered_ && phase_ == Phase::kAttached && server_ > 0;
+  server_ = anew ? 0 : (server_ + 1) % options_.servers;
   const milliseconds wait(random_() % (static_cast<uint64_t>(ceiling.count()) + 1));
   phase_ = Phase::kWaiting;
   answer_until_.reset();

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <deque>
 #include <map>
 #include <optional>
@@ -53,6 +54,13 @@ class TetherCore {
   void Close(BootTime now);  ///< bye, as soon as the stream is up
   void Abandon();            ///< closed now, without a bye; what is pending is cancelled
 
+  /// From now on there are so many servers, in the order they are tried; until then there may be
+  /// none. `present` is where the one in use is among them: if nowhere, it is left at once.
+  void SetServers(size_t count, std::optional<size_t> present, BootTime now);
+  size_t server() const { return server_; }
+  /// None was reached since the last that was.
+  bool all_failed() const { return failures_ >= std::max<size_t>(options_.servers, 1); }
+
   void OnMessage(const directory::v1::TetherResponse& message, BootTime now);
   void OnLost(const Status& why, BootTime now);
   void Tick(BootTime now);
@@ -98,10 +106,11 @@ class TetherCore {
   void BecomeClosed();
   std::chrono::milliseconds BackOffMost() const;
 
-  const Options options_;
+  Options options_;
   Random random_;
   Phase phase_ = Phase::kIdle;
   size_t server_ = 0;
+  bool ordered_ = false;   // the servers: after a loss the first is tried again first
   uint32_t failures_ = 0;  // attempts since the last answered heartbeat
   bool renewing_ = false;  // a session ended, and the one after it has not lasted a heartbeat yet
   bool closing_ = false, bye_sent_ = false, draining_ = false;

@@ -57,14 +57,19 @@ Inbox::Content Inbox::Take(BootTime until) {
   return std::exchange(content_, {});
 }
 
-Core::Core(std::vector<std::string> servers, const ResolverPolicy& policy, uint64_t seed,
-           TlsFiles tls, std::function<void(const ResolverEvent&)> observer)
+Core::Core(DirectoryPlace place, const ResolverPolicy& policy, uint64_t seed, TlsFiles tls,
+           std::function<void(const ResolverEvent&)> observer)
     : policy_(policy),
       tls_(std::move(tls)),
       observer_(std::move(observer)),
       shard_count_(ShardCount(policy.cache_entries)),
+      servers_(place.servers),
       random_(seed),
-      failover_(std::move(servers), policy, seed),
+      failover_(Equals(place.servers), policy, seed),
+      discovery_(place, seed,
+                 [inbox = inbox_](SrvReply reply) {
+                   inbox->Post([&](Inbox::Content& c) { c.looked_up.push_back(std::move(reply)); });
+                 }),
       budget_(policy) {
   for (size_t i = 0; i < shard_count_; i++)
     shards_[i].cache =
@@ -86,6 +91,11 @@ void Core::Stop() {
     std::unique_lock lock(shards_[i].mutex);
     shards_[i].left.wait(lock, [&] { return shards_[i].inside == 0; });
   }
+}
+
+std::vector<std::string> Core::servers() const {
+  std::lock_guard lock(status_mutex_);
+  return servers_;
 }
 
 AnswerPtr Core::Unavailable(const Address& address) const {
@@ -407,9 +417,10 @@ ResolverStats Core::Stats() {
 void Core::WriteState(std::ostream& out) {
   const ResolverStats stats = Stats();
   const Status error = LastError();
+  const std::vector<std::string> names = servers();
   out << "{\"servers\": [";
-  for (const std::string& server : servers())
-    out << (&server == &servers().front() ? "" : ", ") << Quoted(server);
+  for (const std::string& server : names)
+    out << (&server == &names.front() ? "" : ", ") << Quoted(server);
   out << "], \"server\": " << Quoted(stats.server) << ", \"live\": " << Bool(stats.live)
       << ", \"entries\": " << stats.entries << ", \"bytes\": " << stats.bytes
       << ", \"hits\": " << stats.hits << ", \"misses\": " << stats.misses

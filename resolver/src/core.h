@@ -11,6 +11,7 @@
 #include <thread>
 
 #include "cache.h"
+#include "discovery.h"
 #include "failover.h"
 #include "retry_budget.h"
 #include "snapshot.h"
@@ -83,15 +84,16 @@ class Inbox : public TransportSink {
   struct Content {
     std::vector<StreamEvent> streams;
     std::vector<CallEvent> calls;
-    std::vector<std::string> asks;  ///< to be added to the stream, or dropped when not cached
+    std::vector<SrvReply> looked_up;  ///< at most one
+    std::vector<std::string> asks;    ///< to be added to the stream, or dropped when not cached
     std::vector<WaiterPtr> timers;
     std::vector<WaiterPtr> polls;  ///< whose min_revision the stream may not bring
     std::vector<std::shared_ptr<Listener>> greetings;
     size_t callers = 0;  ///< callers that need the directory, for the retry budget
     bool nudge = false, stop = false;
     bool empty() const {
-      return streams.empty() && calls.empty() && asks.empty() && timers.empty() && polls.empty() &&
-             greetings.empty() && !nudge && !stop;
+      return streams.empty() && calls.empty() && looked_up.empty() && asks.empty() &&
+             timers.empty() && polls.empty() && greetings.empty() && !nudge && !stop;
     }
   };
   void OnStream(StreamEvent event) override;
@@ -110,8 +112,8 @@ class Inbox : public TransportSink {
 /// thread does all else and runs all callbacks. Thread-safe.
 class Core : public std::enable_shared_from_this<Core> {
  public:
-  Core(std::vector<std::string> servers, const ResolverPolicy& policy, uint64_t seed,
-       TlsFiles tls = {}, std::function<void(const ResolverEvent&)> observer = {});
+  Core(DirectoryPlace place, const ResolverPolicy& policy, uint64_t seed, TlsFiles tls = {},
+       std::function<void(const ResolverEvent&)> observer = {});
   void Start();
   void Stop();
   /// The worker without a thread, for simulated time: whoever calls is the worker. Step after
@@ -135,7 +137,7 @@ class Core : public std::enable_shared_from_this<Core> {
   SnapshotContent Export(const Moment& present);
   /// Grows with each answer that replaces another.
   uint64_t changes() const { return changes_.load(std::memory_order_relaxed); }
-  const std::vector<std::string>& servers() const { return failover_.servers(); }
+  std::vector<std::string> servers() const;
 
  private:
   /// A unary Resolve with min_revision for the waiters of an address, node after node (P5).
@@ -187,7 +189,9 @@ class Core : public std::enable_shared_from_this<Core> {
   void OnMark(const pb::SubscribeResponse::Mark& mark, BootTime now, Finished& finished);
   void OnCallEvent(CallEvent& event);
   bool AdoptCluster(const std::string& cluster);
+  void OnLookedUp(const SrvReply& reply, BootTime now);
   void Lost(Status why, BootTime now);
+  void EndStream(const Status& why);
   void SetLink(LinkState link);
   void Tick(BootTime now);
   void TickPolls(BootTime now);
@@ -214,13 +218,15 @@ class Core : public std::enable_shared_from_this<Core> {
   std::thread worker_;
   std::atomic<std::thread::id> worker_id_{};
 
-  mutable std::mutex status_mutex_;  // guards the next three; a leaf
+  mutable std::mutex status_mutex_;  // guards the next four; a leaf
   Status last_error_;
+  std::vector<std::string> servers_;
   ResolverStats streams_;
 
   // The worker's own.
   Random random_;
   Failover failover_;
+  Discovery discovery_;
   RetryBudget budget_;
   BootTime budget_at_{};  // no stream is opened before
   std::unique_ptr<Transport> transport_;

@@ -135,12 +135,13 @@ ResolverPolicy ResolverPolicy::Wan() {
 }
 
 Result<std::unique_ptr<Resolver>> Resolver::Open(ResolverOptions options) {
-  DW_ASSIGN(std::vector<std::string> servers, FindDirectoryServers(options.directory));
+  DW_ASSIGN(DirectoryPlace place,
+            FindDirectory({options.directory, options.domain, options.dns_server}));
   DW_ASSIGN(TlsFiles tls, FindTlsFiles(options.tls));
   DW_RETURN_IF_ERROR(Check(options.policy));
   std::random_device device;
   const uint64_t seed = (uint64_t{device()} << 32) | device();
-  auto core = std::make_shared<Core>(std::move(servers), options.policy, seed, std::move(tls),
+  auto core = std::make_shared<Core>(std::move(place), options.policy, seed, std::move(tls),
                                      std::move(options.observer));
   return std::unique_ptr<Resolver>(new CachingResolver(std::move(core), options, seed));
 }

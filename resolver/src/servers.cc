@@ -1,8 +1,14 @@
 #include "servers.h"
 
+#include <arpa/inet.h>
+
 #include <cstdlib>
 #include <fstream>
+#include <random>
 
+#include "datawire/address.h"
+#include "datawire/endpoint_url.h"
+#include "srv_lookup.h"
 #include "tls/check.h"
 
 namespace datawire {
@@ -31,6 +37,23 @@ Result<std::vector<std::string>> ParseList(std::string_view list, std::string_vi
   if (servers.empty())
     return Status(Code::kInvalid, std::string(from) + ": names no directory server (HOST:PORT)");
   return servers;
+}
+
+Result<std::string> ParseDomain(std::string_view domain, std::string_view from) {
+  const auto address = Address::Parse("//" + std::string(domain));
+  if (address.ok() && address->depth() == 0) return address->text().substr(2);
+  return Status(Code::kInvalid, std::string(from) + ": " + Shown(domain) + " is no domain" +
+                                    (address.ok() ? "" : ": " + address.status().message()));
+}
+
+Status CheckDnsServer(std::string_view text) {
+  const auto server = HostPort::Parse(text);
+  in6_addr address;
+  if (server.ok() && server->port != 0 &&
+      (::inet_pton(AF_INET, server->host.c_str(), &address) == 1 ||
+       ::inet_pton(AF_INET6, server->host.c_str(), &address) == 1))
+    return {};
+  return {Code::kInvalid, "DNS server " + Shown(text) + " is not IP:PORT, such as 127.0.0.1:53"};
 }
 
 // The value of `key = ...` in a config file; empty if the file or the key is not there.
@@ -71,7 +94,17 @@ Result<std::vector<std::string>> FindServers(const std::vector<std::string>& giv
   for (const std::string& file : files)
     if (const std::string list = FromFile(file, "directory"); !list.empty())
       return ParseList(list, file);
-  return std::vector<std::string>{"127.0.0.1:7400"};
+  return std::vector<std::string>{};
+}
+
+Result<std::string> FindDomain(std::string_view given, std::string_view variable,
+                               const std::vector<std::string>& files) {
+  if (!given.empty()) return ParseDomain(given, "domain");
+  if (!variable.empty()) return ParseDomain(variable, "$DATAWIRE_DOMAIN");
+  for (const std::string& file : files)
+    if (const std::string domain = FromFile(file, "domain"); !domain.empty())
+      return ParseDomain(domain, file);
+  return std::string{};
 }
 
 Result<TlsFiles> FindTls(const TlsFiles& given, const TlsFiles& variables,
@@ -98,8 +131,29 @@ std::vector<std::string> OwnConfigFiles() {
 
 }  // namespace
 
-Result<std::vector<std::string>> FindDirectoryServers(const std::vector<std::string>& given) {
-  return resolver::FindServers(given, Variable("DATAWIRE_DIRECTORY"), OwnConfigFiles());
+Result<DirectoryPlace> FindDirectory(const DirectoryPlace& given) {
+  const auto files = OwnConfigFiles();
+  DirectoryPlace found{.servers = {}, .domain = {}, .dns_server = given.dns_server};
+  if (found.dns_server.empty()) found.dns_server = Variable("DATAWIRE_DNS");
+  if (!found.dns_server.empty()) DW_RETURN_IF_ERROR(CheckDnsServer(found.dns_server));
+  if (!given.servers.empty() || given.domain.empty()) {
+    DW_ASSIGN(found.servers,
+              resolver::FindServers(given.servers, Variable("DATAWIRE_DIRECTORY"), files));
+  }
+  if (!found.servers.empty()) return found;
+  DW_ASSIGN(found.domain, resolver::FindDomain(given.domain, Variable("DATAWIRE_DOMAIN"), files));
+  if (found.domain.empty()) found.servers = {"127.0.0.1:7400"};
+  return found;
+}
+
+Result<std::vector<std::string>> LookUpServers(const DirectoryPlace& place,
+                                               std::chrono::milliseconds timeout) {
+  if (!place.servers.empty()) return place.servers;
+  const auto reply = resolver::LookUpSrv(place.domain, place.dns_server, timeout);
+  DW_ASSIGN(const auto servers, resolver::ServersOf(reply, place.domain, std::random_device{}()));
+  std::vector<std::string> names;
+  for (const resolver::Server& server : servers) names.push_back(server.name);
+  return names;
 }
 
 Result<TlsFiles> FindTlsFiles(const TlsFiles& given) {

@@ -42,6 +42,7 @@ void Core::Work() {
 void Core::Round(Inbox::Content content) {
   for (StreamEvent& event : content.streams) OnStreamEvent(event);
   for (CallEvent& event : content.calls) OnCallEvent(event);
+  for (const SrvReply& reply : content.looked_up) OnLookedUp(reply, BootClock::now());
   if (live_) std::move(content.asks.begin(), content.asks.end(), std::back_inserter(urgent_));
   for (WaiterPtr& waiter : content.timers) AddTimer(std::move(waiter));
   budget_.Called(content.callers);
@@ -65,14 +66,14 @@ void Core::FinishStepped() {
 }
 
 BootTime Core::NextWake(BootTime now) const {
-  BootTime wake = now + std::chrono::seconds(1);
+  BootTime wake = std::min(now + std::chrono::seconds(1), discovery_.next_at());
   if (stream_ == 0) wake = std::min(wake, std::max(failover_.next_at(), budget_at_));
   if (stream_ != 0 && !live_) wake = std::min(wake, check_at_);
   if (live_) wake = std::min(wake, last_heard_ + policy_.stream_silence);
   if (live_ && raced_at_ > last_heard_) wake = std::min(wake, last_heard_ + kRacedSilence);
   if (!timers_.empty()) wake = std::min(wake, timers_.front()->until);
   for (const auto& [text, poll] : polls_)
-    if (poll.call == 0) wake = std::min(wake, poll.next_at);
+    if (poll.call == 0 && !failover_.servers().empty()) wake = std::min(wake, poll.next_at);
   return wake;
 }
 
@@ -88,6 +89,7 @@ void Core::AddTimer(WaiterPtr waiter) {
 }
 
 void Core::Tick(BootTime now) {
+  discovery_.Tick(now);
   const auto later = [](const WaiterPtr& a, const WaiterPtr& b) { return a->until > b->until; };
   while (!timers_.empty() && timers_.front()->until <= now) {
     std::pop_heap(timers_.begin(), timers_.end(), later);
@@ -159,14 +161,41 @@ void Core::SetLink(LinkState link) {
   }
 }
 
+void Core::OnLookedUp(const SrvReply& reply, BootTime now) {
+  Count(&ResolverStats::dns_lookups);
+  const auto servers = discovery_.Take(reply, now);
+  if (!servers.ok()) {
+    Count(&ResolverStats::dns_failures);
+    if (!live_) SetError(servers.status());
+    if (failover_.servers().empty()) SetLink(LinkState::kDown);
+    return Observe(ResolverEvent::Kind::kNoServers, "", servers.status());
+  }
+  const std::vector<std::string> before = failover_.servers();
+  const bool kept = failover_.Set(*servers, now);
+  if (failover_.servers() == before) return;
+  {
+    std::lock_guard lock(status_mutex_);
+    servers_ = failover_.servers();
+  }
+  Observe(ResolverEvent::Kind::kServers, "", Status::Ok());
+  if (kept) return;
+  if (stream_ != 0) EndStream({Code::kUnavailable, server_ + ": is no longer listed by DNS"});
+  SetLink(LinkState::kConnecting);
+}
+
 void Core::Lost(Status why, BootTime now) {
+  failover_.Lost(now, why.retry_after(), random_);
+  SetLink(failover_.down() && !live_ ? LinkState::kDown : LinkState::kConnecting);
+  if (failover_.down()) discovery_.AllServersFailed();
+  EndStream(why);
+}
+
+void Core::EndStream(const Status& why) {
   transport_->Close();
   stream_ = 0;
   dirty_.clear();
   urgent_.clear();
   writing_ = acknowledge_ = false;
-  failover_.Lost(now, why.retry_after(), random_);
-  SetLink(failover_.down() && !live_ ? LinkState::kDown : LinkState::kConnecting);
   {
     std::lock_guard lock(status_mutex_);
     streams_.streams_lost += live_;
@@ -423,6 +452,7 @@ void Core::Race(const Address& address, size_t hash, BootTime now) {
 
 void Core::TickPolls(BootTime now) {
   const auto& servers = failover_.servers();
+  if (servers.empty()) return;
   for (auto at = polls_.begin(); at != polls_.end();) {
     Poll& poll = at->second;
     Revision min;
@@ -437,7 +467,8 @@ void Core::TickPolls(BootTime now) {
             until = std::max(until, waiter->until);
           }
     }
-    const bool asked_all = poll.race && min == Revision{} && poll.attempts >= servers.size();
+    const bool asked_all =
+        poll.race && min == Revision{} && poll.attempts >= std::min(servers.size(), kRound);
     if (until <= now || asked_all) {  // nobody waits; an answer under way comes too late
       at = polls_.erase(at);
       continue;

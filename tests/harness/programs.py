@@ -108,7 +108,7 @@ def eventually(condition, deadline=10.0, what=None):
 def environment(extra=None):
     """The test's environment without what would point a program at somebody's own directory."""
     result = {key: value for key, value in os.environ.items()
-              if key != "DATAWIRE_DIRECTORY" and not key.startswith("DATAWIRE_TLS_")}
+              if key not in ("DATAWIRE_DIRECTORY", "DATAWIRE_DOMAIN", "DATAWIRE_DNS") and not key.startswith("DATAWIRE_TLS_")}
     result["XDG_CONFIG_HOME"] = "/nonexistent"
     result[RUN_VARIABLE] = RUN_ID
     result.update(extra or {})

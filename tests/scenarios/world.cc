@@ -89,7 +89,8 @@ class World::Wire final : public resolver::Transport {
 
 World::World(const ResolverPolicy& policy, std::vector<std::string> servers) {
   for (const std::string& server : servers) modes_[server] = Mode::kUp;
-  core_ = std::make_shared<resolver::Core>(std::move(servers), policy, 42);
+  core_ =
+      std::make_shared<resolver::Core>(DirectoryPlace{.servers = std::move(servers)}, policy, 42);
   sink_ = core_->sink();
   With([&] { core_->StartStepped(std::make_unique<Wire>(*this)); });
   Settle();

@@ -137,7 +137,8 @@ void ResolverProcess::Start() {
   for (const DirectoryNode* node : servers_) names.push_back(node->name);
   ResolverPolicy policy;
   policy.cache_entries = 1000;
-  core_ = std::make_shared<resolver::Core>(std::move(names), policy, scheduler_.random()());
+  core_ = std::make_shared<resolver::Core>(DirectoryPlace{.servers = std::move(names)}, policy,
+                                           scheduler_.random()());
   scheduler_.As(*this, [this] {
     core_->StartStepped(std::make_unique<Streams>(*this, core_->sink()));
     for (const Address& address : oracle_.addresses())

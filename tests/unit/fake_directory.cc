@@ -190,6 +190,8 @@ pb::Answer FakeDirectory::Make(const std::string& address) {
     auto* endpoint = row->add_endpoints();
     endpoint->set_url(url);
     endpoint->set_weight(100);
+    if (const auto label = grpc.find(url); label != grpc.end())
+      (*endpoint->mutable_labels())["grpc"] = label->second;
     hash = hash * 31 + std::hash<std::string>()(url);
   }
   row->set_hash(hash);

@@ -32,9 +32,10 @@ class FakeDirectory {
   bool speaks = true;   ///< false: takes streams and says nothing at all
   bool answers = true;  ///< false: marks only
   bool confirms = true;
-  uint64_t age_ms = 0;     ///< of its answers
-  Code unary = Code::kOk;  ///< what unary calls are refused with
-  Status streams;          ///< what streams are refused with
+  uint64_t age_ms = 0;                      ///< of its answers
+  std::map<std::string, std::string> grpc;  ///< by URL: the endpoint's label `grpc`
+  Code unary = Code::kOk;                   ///< what unary calls are refused with
+  Status streams;                           ///< what streams are refused with
 
   /// Sets the endpoints (none: NOT_FOUND) at the next revision, and pushes.
   void Set(const std::string& address, std::vector<std::string> urls);

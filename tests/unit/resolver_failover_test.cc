@@ -23,7 +23,7 @@ class ResolverFailover : public ::testing::Test {
 };
 
 TEST_F(ResolverFailover, TriesEveryServerBeforeItWaits) {
-  failover = std::make_unique<Failover>(std::vector<std::string>{"a:1", "b:1", "c:1"}, policy, 1);
+  failover = std::make_unique<Failover>(Equals({"a:1", "b:1", "c:1"}), policy, 1);
   std::vector<std::string> tried;
   for (int i = 0; i < 3; i++) {
     EXPECT_LE(failover->next_at(), now);
@@ -39,13 +39,13 @@ TEST_F(ResolverFailover, TriesEveryServerBeforeItWaits) {
 TEST_F(ResolverFailover, SpreadsProcessesOverServers) {
   std::map<std::string, int> first;
   for (uint64_t seed = 0; seed < 300; seed++)
-    first[Failover({"a:1", "b:1", "c:1"}, policy, seed).server()]++;
+    first[Failover(Equals({"a:1", "b:1", "c:1"}), policy, seed).server()]++;
   for (const auto& [server, count] : first) EXPECT_NEAR(count, 100, 40) << server;
   EXPECT_EQ(first.size(), 3u);
 }
 
 TEST_F(ResolverFailover, BackOffDoublesToItsMostAndAStreamThatLastedResetsIt) {
-  failover = std::make_unique<Failover>(std::vector<std::string>{"a:1"}, policy, 1);
+  failover = std::make_unique<Failover>(Equals({"a:1"}), policy, 1);
   std::chrono::nanoseconds longest{0};
   for (int i = 0; i < 40; i++) {
     Lose();
@@ -66,7 +66,7 @@ TEST_F(ResolverFailover, ProcessesThatLostTheirServerTogetherDoNotComeBackTogeth
   std::set<int64_t> tenths;
   for (uint64_t seed = 0; seed < 200; seed++) {
     std::mt19937_64 own(seed);
-    Failover process({"a:1"}, policy, seed);
+    Failover process(Equals({"a:1"}), policy, seed);
     process.Lost(now, {}, own);
     tenths.insert((process.next_at() - now) * 10 / (policy.reconnect_least + milliseconds(1)));
   }
@@ -74,7 +74,7 @@ TEST_F(ResolverFailover, ProcessesThatLostTheirServerTogetherDoNotComeBackTogeth
 }
 
 TEST_F(ResolverFailover, AStreamThatEndsAtOnceDoesNotResetTheBackOff) {
-  failover = std::make_unique<Failover>(std::vector<std::string>{"a:1"}, policy, 1);
+  failover = std::make_unique<Failover>(Equals({"a:1"}), policy, 1);
   std::chrono::nanoseconds longest{0};
   for (int i = 0; i < 40; i++) {
     failover->Opened(now);
@@ -86,7 +86,7 @@ TEST_F(ResolverFailover, AStreamThatEndsAtOnceDoesNotResetTheBackOff) {
 }
 
 TEST_F(ResolverFailover, NudgeShortensALongBackOffButNotToAHammer) {
-  failover = std::make_unique<Failover>(std::vector<std::string>{"a:1"}, policy, 1);
+  failover = std::make_unique<Failover>(Equals({"a:1"}), policy, 1);
   for (int i = 0; i < 200 && failover->next_at() - now < seconds(10); i++) {
     now = std::max(now, failover->next_at());
     Lose();
@@ -98,14 +98,14 @@ TEST_F(ResolverFailover, NudgeShortensALongBackOffButNotToAHammer) {
 }
 
 TEST_F(ResolverFailover, HonoursRetryAfterOfTheOnlyServer) {
-  failover = std::make_unique<Failover>(std::vector<std::string>{"a:1"}, policy, 1);
+  failover = std::make_unique<Failover>(Equals({"a:1"}), policy, 1);
   failover->Lost(now, seconds(7), random);
   failover->Nudge(now);
   EXPECT_GE(failover->next_at() - now, seconds(7));
 }
 
 TEST_F(ResolverFailover, PassesByAServerThatAskedToWaitUntilThen) {
-  failover = std::make_unique<Failover>(std::vector<std::string>{"a:1", "b:1", "c:1"}, policy, 1);
+  failover = std::make_unique<Failover>(Equals({"a:1", "b:1", "c:1"}), policy, 1);
   const std::string busy = failover->server();
   const BootTime start = now;
   failover->Lost(now, seconds(20), random);
@@ -126,7 +126,7 @@ TEST_F(ResolverFailover, PassesByAServerThatAskedToWaitUntilThen) {
 }
 
 TEST_F(ResolverFailover, WaitsForTheFirstWhenAllAskedToWait) {
-  failover = std::make_unique<Failover>(std::vector<std::string>{"a:1", "b:1"}, policy, 1);
+  failover = std::make_unique<Failover>(Equals({"a:1", "b:1"}), policy, 1);
   failover->Lost(now, seconds(7), random);
   const std::string sooner = failover->server();
   failover->Lost(now, seconds(3), random);
@@ -135,13 +135,85 @@ TEST_F(ResolverFailover, WaitsForTheFirstWhenAllAskedToWait) {
   EXPECT_EQ(failover->next_at(), now + seconds(3));
 }
 
+TEST_F(ResolverFailover, ALowerPriorityGoesFirstInEveryRoundAndAfterALoss) {
+  failover = std::make_unique<Failover>(
+      std::vector<Server>{{"far:1", 20}, {"near:1", 10}, {"near:2", 10}}, policy, 1);
+  for (int round = 0; round < 5; round++) {
+    std::vector<std::string> tried;
+    for (int i = 0; i < 3; i++) {
+      tried.push_back(failover->server());
+      Lose();
+      now = std::max(now, failover->next_at());
+    }
+    EXPECT_EQ(tried.back(), "far:1") << "round " << round;
+  }
+  Lose();
+  Lose();
+  ASSERT_EQ(failover->server(), "far:1");
+  failover->Opened(now);
+  now += seconds(5);
+  Lose();
+  EXPECT_NE(failover->server(), "far:1");
+}
+
+TEST_F(ResolverFailover, ARoundIsThreeServersAndTheNextGoesOnWithTheOthers) {
+  failover = std::make_unique<Failover>(Equals({"a:1", "b:1", "c:1", "d:1", "e:1"}), policy, 1);
+  std::set<std::string> tried;
+  for (int i = 0; i < 5; i++) {
+    EXPECT_EQ(failover->down(), i >= 3);
+    tried.insert(failover->server());
+    Lose();
+  }
+  EXPECT_EQ(tried.size(), 5u);
+}
+
+TEST_F(ResolverFailover, AnotherListKeepsTheServerThatIsInIt) {
+  failover = std::make_unique<Failover>(Equals({"a:1", "b:1", "c:1"}), policy, 1);
+  const std::string mine = failover->server();
+  failover->Opened(now);
+  EXPECT_TRUE(failover->Set({{"x:1", 1}, {mine, 9}, {"y:1", 1}}, now));
+  EXPECT_EQ(failover->server(), mine);
+  now += seconds(5);
+  Lose();
+  EXPECT_NE(failover->server(), mine);
+}
+
+TEST_F(ResolverFailover, AnotherListWithoutTheServerIsTriedAtOnceAlsoInABackOff) {
+  failover = std::make_unique<Failover>(Equals({"a:1"}), policy, 1);
+  for (int i = 0; i < 30; i++) Lose();
+  ASSERT_TRUE(failover->down());
+  EXPECT_FALSE(failover->Set({{"far:1", 2}, {"near:1", 1}}, now));
+  EXPECT_EQ(failover->server(), "near:1");
+  EXPECT_LE(failover->next_at(), now);
+  EXPECT_FALSE(failover->down());
+}
+
+TEST_F(ResolverFailover, AServerThatIsNewEndsABackOff) {
+  failover = std::make_unique<Failover>(Equals({"a:1"}), policy, 1);
+  for (int i = 0; i < 30; i++) Lose();
+  EXPECT_TRUE(failover->Set(Equals({"a:1", "b:1"}), now));
+  EXPECT_LE(failover->next_at(), now);
+  Lose();
+  EXPECT_EQ(failover->server(), "b:1");
+  EXPECT_LE(failover->next_at(), now);
+}
+
+TEST_F(ResolverFailover, WithoutServersThereIsNothingToTryUntilThereAreSome) {
+  failover = std::make_unique<Failover>(std::vector<Server>{}, policy, 1);
+  failover->Nudge(now);
+  EXPECT_EQ(failover->next_at(), BootTime::max());
+  EXPECT_FALSE(failover->Set(Equals({"a:1"}), now));
+  EXPECT_EQ(failover->next_at(), now);
+  EXPECT_EQ(failover->server(), "a:1");
+}
+
 TEST_F(ResolverFailover, RacesAreABurstThenTwoASecondAndNoneWithoutAnotherServer) {
-  failover = std::make_unique<Failover>(std::vector<std::string>{"a:1", "b:1"}, policy, 1);
+  failover = std::make_unique<Failover>(Equals({"a:1", "b:1"}), policy, 1);
   int races = 0;
   for (int i = 0; i < 30'000; i++, now += milliseconds(1)) races += failover->MayRace(now);
   EXPECT_GE(races, 16 + 59);
   EXPECT_LE(races, 16 + 60);  // of the 90 that P26 gives in 30 s
-  Failover alone({"a:1"}, policy, 1);
+  Failover alone(Equals({"a:1"}), policy, 1);
   EXPECT_FALSE(alone.MayRace(now));
 }
 

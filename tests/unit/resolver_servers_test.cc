@@ -54,7 +54,45 @@ TEST_F(ResolverServers, TheFirstThatIsConfiguredIsUsedAlone) {
   EXPECT_EQ(*FindServers({}, "z:3,w:4", {mine, etc}), (Servers{"z:3", "w:4"}));
   EXPECT_EQ(*FindServers({}, "", {mine, etc}), (Servers{"a:1", "b:2"}));
   EXPECT_EQ(*FindServers({}, "", {folder + "/none", etc}), (Servers{"c:3"}));
-  EXPECT_EQ(*FindServers({}, "", {folder + "/none"}), (Servers{"127.0.0.1:7400"}));
+  EXPECT_EQ(*FindServers({}, "", {folder + "/none"}), Servers());
+}
+
+TEST_F(ResolverServers, TheFirstDomainThatIsConfiguredIsUsedAndMustBeOne) {
+  const std::string mine = File("mine", "domain = Mine.example\n");
+  const std::string etc = File("etc", "directory = c:3\ndomain = etc.example # ours\n");
+  EXPECT_EQ(*FindDomain("A.example", "b.example", {mine, etc}), "a.example");
+  EXPECT_EQ(*FindDomain("", "b.example", {mine, etc}), "b.example");
+  EXPECT_EQ(*FindDomain("", "", {mine, etc}), "mine.example");
+  EXPECT_EQ(*FindDomain("", "", {folder + "/none", etc}), "etc.example");
+  EXPECT_EQ(*FindDomain("", "", {folder + "/none"}), "");
+  for (const std::string bad : {"a b", "a/b", "a:1", "-a", "a..b", std::string(254, 'a').c_str()}) {
+    const auto found = FindDomain("", bad, {});
+    ASSERT_FALSE(found.ok()) << bad;
+    EXPECT_EQ(found.status().code(), Code::kInvalid);
+    EXPECT_NE(found.status().message().find("$DATAWIRE_DOMAIN"), std::string::npos);
+  }
+}
+
+TEST_F(ResolverServers, ServersBeforeADomainUnlessTheDomainIsGiven) {
+  ::setenv("XDG_CONFIG_HOME", folder.c_str(), 1);
+  std::filesystem::create_directory(folder + "/datawire");
+  ::setenv("DATAWIRE_DOMAIN", "set.example", 1);
+  ::setenv("DATAWIRE_DNS", "127.0.0.1:5353", 1);
+  EXPECT_EQ(FindDirectory({})->domain, "set.example");
+  EXPECT_EQ(FindDirectory({})->dns_server, "127.0.0.1:5353");
+  EXPECT_EQ(FindDirectory({})->servers, Servers());
+  File("datawire/config", "directory = c:3\n");
+  EXPECT_EQ(FindDirectory({})->servers, Servers{"c:3"});
+  EXPECT_EQ(FindDirectory({})->domain, "");
+  EXPECT_EQ(FindDirectory({.servers = {}, .domain = "a.example", .dns_server = {}})->domain,
+            "a.example");
+  ::unsetenv("DATAWIRE_DOMAIN");
+  File("datawire/config", "");
+  EXPECT_EQ(FindDirectory({})->servers, Servers{"127.0.0.1:7400"});
+  ::setenv("DATAWIRE_DNS", "localhost:53", 1);
+  EXPECT_EQ(FindDirectory({}).status().code(), Code::kInvalid);
+  ::unsetenv("DATAWIRE_DNS");
+  ::unsetenv("XDG_CONFIG_HOME");
 }
 
 TEST_F(ResolverServers, AConfigThatNamesNoServerIsPassedByAndOtherKeysAreNotOurs) {

@@ -370,6 +370,47 @@ TEST_F(TetherCoreTest, FailsOverThroughAllServers) {
   EXPECT_EQ(connects_, (std::vector<size_t>{0, 1, 2}));
 }
 
+TEST_F(TetherCoreTest, WithoutServersItConnectsWhenThereAreSome) {
+  options_.servers = 0;
+  Register();
+  Advance(seconds(60));
+  EXPECT_TRUE(connects_.empty());
+  core().SetServers(2, std::nullopt, now_);
+  Collect();
+  EXPECT_EQ(connects_, std::vector<size_t>{0});
+  EXPECT_TRUE(last().has_hello());
+}
+
+TEST_F(TetherCoreTest, AServerThatIsListedNoLongerIsLeftAtOnceAndTheSessionResumed) {
+  options_.servers = 2;
+  Attach();
+  core().SetServers(3, connects_.back() + 1, now_);  // it has another place now
+  Collect();
+  EXPECT_EQ(connects_.size(), 1u);
+  core().SetServers(2, std::nullopt, now_);
+  Collect();
+  EXPECT_EQ(disconnects_, 1);
+  ASSERT_EQ(connects_.size(), 2u);
+  EXPECT_EQ(connects_.back(), 0u);
+  EXPECT_EQ(last().hello().attach_number(), 1u);
+}
+
+TEST_F(TetherCoreTest, OfServersInOrderTheFirstIsTriedFirstAfterALoss) {
+  options_.servers = 0;
+  Register();
+  core().SetServers(3, std::nullopt, now_);
+  Collect();
+  Lose();
+  WaitForConnect();
+  Lose();
+  WaitForConnect();
+  EXPECT_EQ(connects_, (std::vector<size_t>{0, 1, 2}));
+  Receive(Welcome(0, false));
+  Lose();
+  WaitForConnect();
+  EXPECT_EQ(connects_.back(), 0u);
+}
+
 TEST_F(TetherCoreTest, AMoveResumesElsewhere) {
   options_.servers = 2;
   Attach();

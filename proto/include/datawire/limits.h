@@ -137,6 +137,10 @@ inline constexpr size_t kCacheEntries = 100'000;
 inline constexpr size_t kCacheBytes = 64ull << 20;
 inline constexpr seconds kResolveDeadline{2};
 inline constexpr seconds kStreamSilence{10};
+// Kept of the servers that DNS names, priorities first; of one priority, so that one whose names
+// are all wrong leaves room for the next.
+inline constexpr size_t kDirectoryServers = 16, kDirectoryServersOfPriority = 8;
+inline constexpr seconds kSrvDeadline{5};  // of a look-up of them
 inline constexpr size_t kResolverWaiters =
     100'000;  // look-ups that wait at a time; as many as entries
 

@@ -74,6 +74,8 @@ struct ResolverEvent {
     kForeign,    ///< a server is of another cluster: what is held stays, all else is UNAVAILABLE
     kCorrupt,    ///< a server said what cannot be: discarded
     kEjected,    ///< an endpoint failed too often and is left out for a while
+    kServers,    ///< the domain names other servers than before: they are used from now on
+    kNoServers,  ///< it could not be looked up, or names none: the servers known before are kept
   };
   Kind kind = Kind::kLost;
   std::string server;  ///< of kEjected the endpoint's URL
@@ -81,10 +83,10 @@ struct ResolverEvent {
 };
 
 struct ResolverOptions {
-  /// `host:port` each; empty: found as DESIGN says ($DATAWIRE_DIRECTORY, config files,
-  /// 127.0.0.1:7400; the first that is configured is used alone).
+  /// `host:port` each; empty: found as FindDirectory says.
   std::vector<std::string> directory;
-  TlsFiles tls;  ///< none: found as `directory` is, then plaintext
+  std::string domain, dns_server;  ///< as DirectoryPlace; with no `directory`
+  TlsFiles tls;                    ///< none: found as `directory` is, then plaintext
   ResolverPolicy policy;
   /// Told from the resolver's own thread, of ejections from the client's, never under a lock; must
   /// not block.
@@ -110,6 +112,7 @@ struct ResolverStats {
   uint64_t attempts = 0, retries = 0, prefetches = 0;
   uint64_t streams_opened = 0, streams_lost = 0, failovers = 0;
   uint64_t ejections = 0;  ///< of endpoints, by the senders of this process
+  uint64_t dns_lookups = 0, dns_failures = 0;  ///< of the servers; failed, or brought none
   uint64_t entries = 0, bytes = 0;
   std::string server;            ///< the one its stream is on; empty: none now
   bool live = false;             ///< data or a mark within 10 s
@@ -154,13 +157,27 @@ class Resolver {
   virtual void WriteState(std::ostream&) const {}
   /// Why the last attempt to learn from the directory failed; OK after a success.
   virtual Status LastError() const = 0;
-  /// The servers in use, `host:port`.
+  /// The servers in use, `host:port`; none as long as their domain could not be looked up.
   virtual std::vector<std::string> Servers() const = 0;
 };
 
-/// The directory servers by DESIGN's order; `given` (flag or option) goes first. kInvalid when the
-/// one that is configured does not parse.
-Result<std::vector<std::string>> FindDirectoryServers(const std::vector<std::string>& given);
+/// Where the directory is: its servers, or the domain whose SRV records name them. Value.
+struct DirectoryPlace {
+  std::vector<std::string> servers;  ///< `host:port` each
+  /// Without servers: those of `_datawire._tcp.<domain>` (RFC 2782), looked up again by its TTL (5
+  /// s to 10 min) and when all of them fail.
+  std::string domain;
+  std::string dns_server;  ///< `IP:PORT` that is asked; empty: those of /etc/resolv.conf
+};
+/// By DESIGN's order: `given` (flag or option: servers, else a domain), $DATAWIRE_DIRECTORY, the
+/// config files' `directory`, $DATAWIRE_DOMAIN, the config files' `domain`, 127.0.0.1:7400; the
+/// first that is configured is used alone. dns_server: `given` or $DATAWIRE_DNS. Asks nobody.
+/// kInvalid when the one that is configured does not parse.
+Result<DirectoryPlace> FindDirectory(const DirectoryPlace& given);
+/// The servers of a place; those of a domain by a look-up that takes at most `timeout`, lowest
+/// priority first. kUnavailable when that fails or names none.
+Result<std::vector<std::string>> LookUpServers(const DirectoryPlace& place,
+                                               std::chrono::milliseconds timeout);
 /// The certificates by the same order: `given`, $DATAWIRE_TLS_CERT, _KEY and _CA, the config files'
 /// tls-cert, tls-key and tls-ca; the first place that has any of them counts. kInvalid when they
 /// are not in order.
