@@ -111,7 +111,7 @@ struct ResolverStats {
   /// Streams and calls that were begun, and of these the ones that are retries (P26).
   uint64_t attempts = 0, retries = 0, prefetches = 0;
   uint64_t streams_opened = 0, streams_lost = 0, failovers = 0;
-  uint64_t ejections = 0;  ///< of endpoints, by the senders of this process
+  uint64_t ejections = 0;                      ///< of endpoints, by the senders of this process
   uint64_t dns_lookups = 0, dns_failures = 0;  ///< of the servers; failed, or brought none
   uint64_t entries = 0, bytes = 0;
   std::string server;            ///< the one its stream is on; empty: none now
