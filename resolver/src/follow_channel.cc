@@ -58,9 +58,9 @@ class Followed final : public FollowedChannel {
     if (!chosen) chosen = choose([](auto) { return true; });  // its call says what is wrong
     if (chosen) return peers_[*chosen].channel;
     return Status(Code::kUnavailable,
-                  told_ ? address_.text() + " has no endpoint that takes gRPC calls (label `" +
-                              kGrpcLabel + "`)"
-                        : address_.text() + " is not known yet");
+                  known_ ? address_.text() + " has no endpoint that takes gRPC calls (label `" +
+                               kGrpcLabel + "`)"
+                         : address_.text() + " is not known yet");
   }
 
  private:
@@ -71,14 +71,11 @@ class Followed final : public FollowedChannel {
   };
 
   void OnAnswer(const Resolver::AnswerPtr& answer) {
-    // A failure to know is no empty answer: what is held goes on.
-    std::vector<Peer> peers;
-    if (answer->status != AnswerStatus::kUnavailable) peers = Chosen(*answer);
-    std::vector<Peer> gone;  // destroyed after the lock
+    std::vector<Peer> peers = Chosen(*answer), gone;  // destroyed after the lock
     std::lock_guard lock(mutex_);
     told_ = true;
+    known_ = answer->status != AnswerStatus::kUnavailable;  // it was, unless this is the first
     told_some_.notify_all();
-    if (answer->status == AnswerStatus::kUnavailable) return;
     for (Peer& peer : peers) {
       const auto same = std::find_if(peers_.begin(), peers_.end(),
                                      [&](const Peer& p) { return p.target == peer.target; });
@@ -114,7 +111,7 @@ class Followed final : public FollowedChannel {
   const std::shared_ptr<grpc::ChannelCredentials> credentials_;
   std::mutex mutex_;  // guards all below but the subscription
   std::condition_variable told_some_;
-  bool told_ = false;
+  bool told_ = false, known_ = false;
   Policy policy_ = Policy::kBalanced;
   std::vector<Peer> peers_;
   Random random_;
