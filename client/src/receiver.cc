@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <random>
 
+#include "datawire/endpoint_health.h"
+
 namespace datawire {
 
 using std::chrono::milliseconds;

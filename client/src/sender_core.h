@@ -15,7 +15,7 @@
 #include "datawire/answer.h"
 #include "datawire/client.h"
 #include "datawire/clock.h"
-#include "datawire/selection.h"
+#include "datawire/endpoint_health.h"
 
 namespace datawire {
 

@@ -4,7 +4,7 @@
 #include <string>
 #include <vector>
 
-#include "datawire/selection.h"
+#include "datawire/endpoint_health.h"
 
 namespace datawire::scenarios {
 

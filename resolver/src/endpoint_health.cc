@@ -1,4 +1,4 @@
-#include "datawire/selection.h"
+#include "datawire/endpoint_health.h"
 
 #include <algorithm>
 #include <array>
