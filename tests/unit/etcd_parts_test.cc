@@ -139,7 +139,7 @@ TEST(EtcdFollower, AnAuthorityOfTheSameEpochIsNoNews) {
   };
   EXPECT_EQ(Revisions(follower.Take(authority(2, 11))), (Numbers{11}));
   EXPECT_EQ(follower.Take(authority(3, 12)).status().code(), Code::kFenced);
-  EXPECT_EQ(follower.Take(authority(2, 12, kFormat + 1)).status().code(), Code::kFenced)
+  EXPECT_EQ(follower.Take(authority(2, 13, kFormat + 1)).status().code(), Code::kFenced)
       << "what follows may be of kinds that this program would take for something else";
 }
 
