@@ -7,8 +7,11 @@
 #include <atomic>
 #include <cstdio>
 #include <map>
+#include <optional>
 #include <random>
+#include <thread>
 
+#include "datawire/clock.h"
 #include "datawire/resolver.h"
 #include "fake_directory.h"
 
@@ -90,8 +93,66 @@ void CacheHit(benchmark::State& state) {
   if (names.resolver->Stats().misses != misses) state.SkipWithError("not all were hits");
 }
 
+// Pushes new answers of all names, some at a time and no faster than they are taken, until it ends.
+class Storm {
+ public:
+  explicit Storm(Names& names) : names_(names), thread_([this] { Run(); }) {}
+  ~Storm() {
+    stopping_ = true;
+    thread_.join();
+  }
+
+ private:
+  static constexpr size_t kAtOnce = 200;
+
+  void Run() {
+    static uint64_t revision = 1'000'000;  // above all that was set before
+    for (size_t next = 0; !stopping_;) {
+      names_.fake.set_revision(++revision);
+      pb::SubscribeResponse response;
+      for (size_t i = 0; i < kAtOnce; ++i, next = (next + 1) % names_.addresses.size())
+        *response.add_answers() = names_.fake.AnswerOf(names_.addresses[next].text());
+      const uint64_t before = names_.resolver->Stats().pushes;
+      names_.fake.Send(response);
+      while (!stopping_ && names_.resolver->Stats().pushes < before + kAtOnce)
+        std::this_thread::yield();
+    }
+  }
+
+  Names& names_;
+  std::atomic<bool> stopping_{false};
+  std::thread thread_;
+};
+
+// Each hit by itself, with the cost of reading the clock; in a storm if the argument is 1.
+void HitLatency(benchmark::State& state) {
+  Names& names = Of(100'000);
+  const uint64_t pushes = names.resolver->Stats().pushes;
+  std::vector<double> took;
+  {
+    std::optional<Storm> storm;
+    if (state.range(0) == 1) storm.emplace(names);
+    size_t next = 0;
+    BootTime before = BootClock::now();
+    for (auto _ : state) {
+      const auto answer = names.resolver->Resolve(names.addresses[next], {});
+      benchmark::DoNotOptimize(answer.get());
+      if (++next == names.addresses.size()) next = 0;
+      const BootTime now = BootClock::now();
+      took.push_back(std::chrono::duration<double, std::micro>(now - before).count());
+      before = now;
+    }
+  }
+  std::sort(took.begin(), took.end());
+  state.counters["p50_us"] = took[took.size() / 2];
+  state.counters["p999_us"] = took[took.size() * 999 / 1000];
+  state.counters["pushes"] = benchmark::Counter(
+      static_cast<double>(names.resolver->Stats().pushes - pushes), benchmark::Counter::kIsRate);
+}
+
 BENCHMARK(FlatHash)->Arg(10'000)->Arg(100'000)->Threads(1)->Threads(2)->UseRealTime();
 BENCHMARK(CacheHit)->Arg(10'000)->Arg(100'000)->Threads(1)->Threads(2)->UseRealTime();
+BENCHMARK(HitLatency)->Arg(0)->Arg(1)->Iterations(3'000'000)->UseRealTime();
 
 }  // namespace
 }  // namespace datawire::bench
