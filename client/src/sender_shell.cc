@@ -387,8 +387,8 @@ std::vector<proton::message> SenderShell::Close(std::chrono::milliseconds wait) 
       unsettled->set_value(std::move(messages));
     });
   });
-  // Only an Io that was stopped before keeps us waiting.
-  if (future.wait_for(std::chrono::seconds(1)) != std::future_status::ready) return {};
+  while (future.wait_for(std::chrono::seconds(1)) != std::future_status::ready)
+    if (!io_.MayBeWaitedFor()) return {};
   return future.get();
 }
 

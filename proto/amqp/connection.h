@@ -49,6 +49,8 @@ class Io {
   void Post(std::function<void()> task);
   /// Runs once, not before `delay` passed, outside any strand; not at all after Stop.
   void After(std::chrono::milliseconds delay, std::function<void()> task);
+  /// Whether this thread may wait for what it posts: not one of its own, and not after Stop.
+  bool MayBeWaitedFor();
   /// Aborts what is open, joins the threads. Idempotent; not from an Io thread.
   void Stop();
 

@@ -73,6 +73,10 @@ void Io::After(std::chrono::milliseconds delay, std::function<void()> task) {
   });
 }
 
+bool Io::MayBeWaitedFor() {
+  return !impl_->core->here() && !impl_->core->stopping();
+}
+
 void Io::Stop() {
   Core* core = impl_->core.get();
   DW_ASSERT(!core->here());

@@ -341,6 +341,21 @@ TEST_F(SenderTest, WhenCloseReturnsEveryDeliveryHasEnded) {
   }
 }
 
+TEST_F(SenderTest, CloseWaitsForEndsThatTakeTheirTime) {
+  const auto service = Serve([](Exchange) {});
+  const auto sender = Open(To(*service));
+  std::atomic<bool> done = false;
+  SendOptions options;
+  options.done = [&](const DeliveryOutcome&) {
+    std::promise<void> never;
+    never.get_future().wait_for(1500ms);
+    done = true;
+  };
+  sender->Send(proton::message("x"), options);
+  sender->Close(0ms);
+  EXPECT_TRUE(done);
+}
+
 TEST_F(SenderTest, PresettledIsAcceptedWhenWritten) {
   std::atomic<int> came = 0;
   const auto service = Serve([&](Exchange exchange) {
