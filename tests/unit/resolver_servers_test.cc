@@ -65,7 +65,9 @@ TEST_F(ResolverServers, TheFirstDomainThatIsConfiguredIsUsedAndMustBeOne) {
   EXPECT_EQ(*FindDomain("", "", {mine, etc}), "mine.example");
   EXPECT_EQ(*FindDomain("", "", {folder + "/none", etc}), "etc.example");
   EXPECT_EQ(*FindDomain("", "", {folder + "/none"}), "");
-  for (const std::string bad : {"a b", "a/b", "a:1", "-a", "a..b", std::string(254, 'a').c_str()}) {
+  const std::string too_long(254, 'a');
+  for (const std::string& bad : {std::string("a b"), std::string("a/b"), std::string("a:1"),
+                                 std::string("-a"), std::string("a..b"), too_long}) {
     const auto found = FindDomain("", bad, {});
     ASSERT_FALSE(found.ok()) << bad;
     EXPECT_EQ(found.status().code(), Code::kInvalid);
