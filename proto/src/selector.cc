@@ -176,21 +176,24 @@ std::vector<size_t> ChooseLinks(std::span<const Candidate> candidates, size_t mo
     if (a.score != b.score) return a.score > b.score;
     return candidates[a.index].endpoint->url < candidates[b.index].endpoint->url;
   };
-  std::sort(entries.begin(), entries.end(), before);
-  std::array<size_t, kDistances> links{};
-  for (Entry& entry : entries) {
-    if (entry.rank != entries.front().rank || entry.rank.far > 0) break;
-    const Candidate& candidate = candidates[entry.index];
-    const auto part = std::lround(static_cast<double>(most) * candidate.load);
-    entry.spare = ++links[candidate.distance] > static_cast<size_t>(std::max(part, 1l));
+  const auto distance = [&](const Entry& e) { return candidates[e.index].distance; };
+  if (std::any_of(entries.begin(), entries.end(),
+                  [&](const Entry& e) { return distance(e) != distance(entries.front()); })) {
+    std::sort(entries.begin(), entries.end(), before);
+    std::array<size_t, kDistances> links{};
+    for (Entry& entry : entries) {
+      if (entry.rank != entries.front().rank || entry.rank.far > 0) break;
+      const auto part = std::lround(static_cast<double>(most) * candidates[entry.index].load);
+      entry.spare = ++links[distance(entry)] > static_cast<size_t>(std::max(part, 1l));
+    }
   }
-  std::sort(entries.begin(), entries.end(), before);
+  const size_t count = std::min(most, entries.size());
+  std::partial_sort(entries.begin(), entries.begin() + static_cast<std::ptrdiff_t>(count),
+                    entries.end(), before);
 
   std::vector<size_t> chosen;
-  for (const Entry& entry : entries) {
-    if (chosen.size() == most) break;
-    chosen.push_back(entry.index);
-  }
+  chosen.reserve(count);
+  for (size_t i = 0; i < count; ++i) chosen.push_back(entries[i].index);
   return chosen;
 }
 
