@@ -1,8 +1,7 @@
 // Loads of a cluster for cluster_bench.py, each prints one JSON object:
-//   cluster_load register NODE,NODE,... SECONDS IN_FLIGHT   registrations through one tether a node
-//   cluster_load visible NODE NODE SECONDS RATE             written at the first, watched at the
-//   second cluster_load etcd MEMBER SECONDS                        as the first, by bare etcd in
-//   groups
+//   cluster_load register NODE,NODE,... SECONDS IN_FLIGHT    through one tether a node
+//   cluster_load visible NODE NODE SECONDS RATE    written at the first, watched at the second
+//   cluster_load etcd MEMBER SECONDS               as `register`, by bare etcd in groups
 #include <grpcpp/grpcpp.h>
 
 #include <algorithm>

@@ -127,6 +127,23 @@ class Nodes(cases.TestCase):
 
 
 class Broken(cases.TestCase):
+    def test_a_node_catches_up_with_what_it_missed_and_lists_where_that_is_too_much_for_one_response(self):
+        with Cluster(direct=True) as cluster:
+            one, two, away = cluster.nodes
+            self.assertEqual(two.metric("datawire_etcd_listings_total"), 1)
+            # With all labels that an endpoint may have: 45 MB.
+            large = {f"{number:060}": "x" * 128 for number in range(16)}
+            for labels, at_once, listings in (({}, 50, 0), (large, 20, 1)):
+                away.stop(30)
+                with Api(one) as api:
+                    for start in range(0, 15_000, at_once):
+                        api.register(*((f"//demo/{n}", ONE) for n in range(start, start + at_once)), labels=labels)
+                away.start_again()
+                eventually(away.is_ready, 60, "the node has caught up")
+                self.assertEqual(away.metric("datawire_registrations"), 15_000)
+                self.assertEqual(away.metric("datawire_etcd_listings_total"), listings)
+            self.assertTrue(dw_json("cluster", "compare", "--timeout", "30s", directory=one)["equal"])
+
     def test_a_frozen_node_is_named_and_a_dead_one_is_not_waited_for_and_is_forgotten_once_it_lives_no_more(self):
         with Cluster(direct=True) as cluster:
             one, two, three = cluster.nodes

@@ -3,6 +3,7 @@
 #include "datawire/record/v1/record.pb.h"
 #include "engine/etcd/follower.h"
 #include "engine/etcd/members.h"
+#include "engine/etcd/patience.h"
 #include "engine/etcd/transaction.h"
 #include "view/encoding.h"
 
@@ -152,27 +153,6 @@ TEST(EtcdFollower, KindsThatItDoesNotKnowAreNoneOfTheViewsRecords) {
   EXPECT_EQ((*taken)[3].batch.puts.size(), 1u);
 }
 
-TEST(EtcdFollower, WaitsForTheLastFragment) {
-  Follower follower(1, 10);
-  auto first = Response({{"d/a", 11}});
-  first.set_fragment(true);
-  EXPECT_EQ(Revisions(follower.Take(first)), Numbers{});
-  const auto taken = follower.Take(Response({{"d/b", 11}}));
-  ASSERT_EQ(Revisions(taken), (Numbers{11}));
-  EXPECT_EQ((*taken)[0].batch.puts.size(), 2u);
-}
-
-TEST(EtcdFollower, AFragmentOfAWatchThatEndedIsForgotten) {
-  Follower follower(1, 10);
-  auto first = Response({{"d/a", 11}});
-  first.set_fragment(true);
-  ASSERT_TRUE(follower.Take(first).ok());
-  follower.Restart();
-  const auto taken = follower.Take(Response({{"d/a", 11}, {"d/b", 11}}));
-  ASSERT_EQ(Revisions(taken), (Numbers{11}));
-  EXPECT_EQ((*taken)[0].batch.puts.size(), 2u);
-}
-
 TEST(EtcdFollower, AHoleMeansThatTheViewMustBeListedAnew) {
   Follower follower(1, 10);
   EXPECT_EQ(follower.Take(Response({{"d/a", 12}})).status().code(), Code::kAborted);
@@ -237,6 +217,25 @@ TEST(EtcdMembers, AnAlarmIsThatOfItsMemberWhoeverTellsIt) {
   EXPECT_TRUE(members[1].leader);
   EXPECT_EQ(members[2].reason, "it knows of no leader");
   EXPECT_FALSE(members[3].reached.ok());
+}
+
+// ---- Patience
+
+TEST(EtcdPatience, AFrozenMemberIsLeftAfterASecondAndTheNextHasTwiceTheTime) {
+  const BootTime at{std::chrono::hours(1)};
+  Patience patience(at);
+  std::vector<int> moves;
+  for (int ms = 0; ms <= 70'000; ms += 250)
+    if (patience.Over(at, at + std::chrono::milliseconds(ms))) moves.push_back(ms);
+  EXPECT_EQ(moves, (std::vector<int>{1250, 3500, 7750, 16'000, 32'250, 48'500, 64'750}));
+  patience.Renew();
+  EXPECT_TRUE(patience.Over(at, at + std::chrono::milliseconds(66'000))) << "as at first";
+}
+
+TEST(EtcdPatience, WhoIsNotBehindLongIsLeftAlone) {
+  const BootTime at{std::chrono::hours(1)};
+  Patience patience(at);
+  EXPECT_FALSE(patience.Over(at + std::chrono::seconds(9), at + std::chrono::seconds(10)));
 }
 
 }  // namespace

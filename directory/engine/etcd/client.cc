@@ -15,6 +15,7 @@ namespace datawire::directory::etcd {
 namespace {
 
 constexpr Client::Most kConnect{200};
+constexpr int kResponseMost = 32 << 20;
 
 bool Says(const grpc::Status& status, std::string_view words) {
   return status.error_message().find(words) != std::string::npos;
@@ -46,7 +47,7 @@ Status FromGrpc(const std::string& endpoint, const grpc::Status& status) {
 
 grpc::ChannelArguments Arguments() {
   grpc::ChannelArguments out;
-  out.SetMaxReceiveMessageSize(-1);
+  out.SetMaxReceiveMessageSize(kResponseMost);
   out.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);  // a connection of its own for each Client
   out.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, 100);
   out.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, 500);

@@ -16,8 +16,8 @@ namespace api = ::etcdserverpb;
 /// The members of one etcd cluster, each with a channel of its own. Calls block to their deadline
 /// and go to the one member named; who calls decides what comes next. Codes: kTimeout; kUnavailable
 /// (no connection, no leader: it may have been done all the same); kOverloaded (the space quota is
-/// reached); kInvalid (too many operations, or bytes, in a transaction); kAborted (the revision is
-/// compacted); kCancelled after Stop. Thread-safe.
+/// reached); kInvalid (too many operations, or bytes, in a transaction; a response above 32 MiB);
+/// kAborted (the revision is compacted); kCancelled after Stop. Thread-safe.
 class Client {
  public:
   /// `HOST:PORT` each.

@@ -49,8 +49,9 @@ void Feed::Run() {
     }
     const Status status = list ? List() : Watch();
     if (status.code() == Code::kFenced) return failed_({Code::kAborted, status.message()});
-    if (status.code() == Code::kAborted) {
-      if (!list) ++figures_.gaps;
+    // kInvalid: more is missing than one response may hold.
+    if (status.code() == Code::kAborted || status.code() == Code::kInvalid) {
+      if (!list && status.code() == Code::kAborted) ++figures_.gaps;
       list = true;
     } else if (status.ok()) {
       list = false;
@@ -72,8 +73,6 @@ Status Feed::Watch() {
   request.set_range_end(kPrefixEnd);
   request.set_start_revision(static_cast<int64_t>(follower_.next()));
   request.set_progress_notify(true);
-  request.set_fragment(true);
-  follower_.Restart();
   ++figures_.watches;
   const std::shared_ptr<Client::Watch> watch = client_.OpenWatch(member_, request);
   {
@@ -84,8 +83,7 @@ Status Feed::Watch() {
   Status status;
   api::WatchResponse response;
   while (status.ok() && watch->Read(&response)) {
-    auto revisions = follower_.Take(std::move(response));
-    response.Clear();
+    auto revisions = follower_.Take(response);
     if (!revisions.ok())
       status = std::move(revisions).status();
     else if (!apply_.Push(std::move(*revisions)))

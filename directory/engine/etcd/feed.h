@@ -34,7 +34,7 @@ class Feed {
 
  private:
   void Run();
-  /// Until the watch ends. kAborted: list.
+  /// Until the watch ends. kAborted, kInvalid: list.
   Status Watch();
   Status List();
   void Pause();

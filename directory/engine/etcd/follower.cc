@@ -34,7 +34,7 @@ bool IsFollowed(std::string_view key) {
                      [key](const char* prefix) { return key.starts_with(prefix); });
 }
 
-Result<std::vector<Followed>> Follower::Take(api::WatchResponse response) {
+Result<std::vector<Followed>> Follower::Take(const api::WatchResponse& response) {
   if (response.canceled()) {
     if (response.compact_revision() > 0)
       return Status(Code::kAborted, "etcd has compacted up to revision " +
@@ -42,10 +42,9 @@ Result<std::vector<Followed>> Follower::Take(api::WatchResponse response) {
                                         ", this node is at " + std::to_string(next_ - 1));
     return Status(Code::kUnavailable, "etcd ended the watch: " + response.cancel_reason());
   }
-  for (api::Event& event : *response.mutable_events()) events_.push_back(std::move(event));
   std::vector<Followed> out;
-  if (response.fragment() || response.created()) return out;
-  for (api::Event& event : std::exchange(events_, {})) {
+  if (response.created()) return out;
+  for (const api::Event& event : response.events()) {
     const auto at = static_cast<uint64_t>(event.kv().mod_revision());
     if (at < next_ && (out.empty() || at != out.back().batch.at.number)) continue;  // seen before
     if (out.empty() || at != out.back().batch.at.number) {

@@ -26,23 +26,16 @@ class Follower {
 
   /// Where a watch is to begin.
   uint64_t next() const { return next_; }
-  /// A new watch: what was half received comes again.
-  void Restart() { events_.clear(); }
   /// After a listing at that revision.
-  void Jump(uint64_t at) {
-    events_.clear();
-    next_ = at + 1;
-  }
+  void Jump(uint64_t at) { next_ = at + 1; }
 
-  /// The batches that are complete with this response; none if it is a fragment, or only says how
-  /// far etcd is. kAborted: revisions are missing for good, list anew. kUnavailable: the watch is
-  /// to be opened again.
-  Result<std::vector<Followed>> Take(api::WatchResponse response);
+  /// Its batches; none if it only says how far etcd is. kAborted: revisions are missing for good,
+  /// list anew. kUnavailable: the watch is to be opened again.
+  Result<std::vector<Followed>> Take(const api::WatchResponse& response);
 
  private:
   const uint64_t epoch_;
   uint64_t next_;
-  std::vector<api::Event> events_;  // of a response that came in fragments so far
 };
 
 /// All that is followed, as prefixes: what registrations depend on comes before them.

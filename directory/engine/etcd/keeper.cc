@@ -14,7 +14,6 @@ using namespace std::chrono_literals;
 constexpr auto kProbeEvery = 250ms;
 constexpr auto kProbeMost = 1000ms;
 constexpr size_t kBackMost = 3;  // probes: one alone may be a stale read (CLUSTER.md, trap 7)
-constexpr auto kBehind = 1s;     // then the watch is moved, and the node is not healthy
 constexpr auto kCall = 1000ms;
 constexpr int64_t kLeaseSeconds = 10;
 constexpr auto kLeaseEvery = 2s;
@@ -37,8 +36,8 @@ Prober::Prober(Client& client, Feed& feed, const View::Authority* authority,
       feed_(feed),
       authority_(authority),
       failed_(std::move(failed)),
-      fresh_as_of_(BootClock::now() - 1h),
-      moved_(BootClock::now()) {
+      patience_(BootClock::now()),
+      fresh_as_of_(BootClock::now() - 1h) {
   failure_ = "etcd has not been heard of yet";
   thread_ = std::thread([this] { Run(); });
 }
@@ -89,13 +88,10 @@ void Prober::Run() {
           ahead_.push_back({sent, at});
       } else {
         failure_ = response.status().message();
+        patience_.Renew();
         skip = skip % client_.members() + 1;
       }
-      const BootTime now = BootClock::now();
-      if (!ahead_.empty() && now - std::max(ahead_.front().sent, moved_) > kBehind) {
-        move = true;
-        moved_ = now;
-      }
+      move = !ahead_.empty() && patience_.Over(ahead_.front().sent, BootClock::now());
     }
     if (move) feed_.MoveOn();
     MutexLock lock(mutex_);
@@ -136,6 +132,7 @@ void Prober::Applied(uint64_t number) {
     fresh_as_of_ = std::max(fresh_as_of_, ahead_.front().sent);
     ahead_.pop_front();
   }
+  if (ahead_.empty()) patience_.Renew();
 }
 
 Log::Freshness Prober::Fresh(BootTime now) const {

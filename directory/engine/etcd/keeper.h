@@ -11,6 +11,7 @@
 #include "datawire/mutex.h"
 #include "engine/etcd/client.h"
 #include "engine/etcd/feed.h"
+#include "engine/etcd/patience.h"
 #include "engine/etcd/writer.h"
 
 namespace datawire::directory::etcd {
@@ -47,9 +48,9 @@ class Prober {
   mutable Mutex mutex_;
   Condition wake_;
   std::deque<Probe> ahead_ DW_GUARDED_BY(mutex_);  // the view is not there yet
+  Patience patience_ DW_GUARDED_BY(mutex_);
   uint64_t applied_ DW_GUARDED_BY(mutex_) = 0;
   BootTime fresh_as_of_ DW_GUARDED_BY(mutex_);
-  BootTime moved_ DW_GUARDED_BY(mutex_);
   std::string failure_ DW_GUARDED_BY(mutex_);
   bool stopping_ DW_GUARDED_BY(mutex_) = false;
   std::thread thread_;
