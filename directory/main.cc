@@ -140,6 +140,7 @@ Status Serve(Config& config, Signals& signals, Logger& logger) {
   DW_RETURN_IF_ERROR(CheckFileLimit(files, logger));
   DirectoryOptions options;
   options.node_id = config.dev ? "dev" : config.node_id;
+  options.version = DATAWIRE_VERSION;
   options.incarnation = Hex(Ids(0).Bytes(8));
   EngineEnd end(signals);
   const auto opened = Store::Open(

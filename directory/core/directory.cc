@@ -23,8 +23,6 @@
 namespace datawire::directory {
 namespace {
 
-constexpr char kVersion[] = "0.1.0";
-
 /// The verbs, each in its own file, over one Ground.
 class Core final : public Directory {
  public:
@@ -202,7 +200,7 @@ class Core final : public Directory {
 pb::StatusResponse Core::GetStatus() {
   pb::StatusResponse out;
   *out.mutable_source() = ground_->source;
-  out.set_version(kVersion);
+  out.set_version(ground_->options.version);
   out.set_engine(ground_->log.name());
   ToWire(ground_->view.Applied(), out.mutable_revision());
   out.set_uptime_ms(

@@ -64,6 +64,7 @@ class Nodes;
 
 struct DirectoryOptions {
   std::string node_id;
+  std::string version;                ///< of the program
   std::string incarnation;            ///< one run of the process; random
   uint64_t seed = 0;                  ///< of ids and secrets in tests; 0: from the system
   uint64_t audit_bytes = 1ull << 30;  ///< of the audit log that are kept

@@ -142,6 +142,34 @@ def change(directory, endpoints):
     return took, max(0.0, all_seen - took), messages, answers
 
 
+def beside_lists(directory, endpoints, rounds=5, resolves=2000):
+    """99th percentiles in ms of one who resolves, without and with somebody who lists all again and again (and gets only what
+    nobody else wants of core 1, as if on another machine), interleaved, median of the rounds; MiB that the server's memory grew
+    by, over a watcher that never reads, too."""
+    quiet, busy = [], []
+    with Api(directory) as api:
+        def p99():
+            took = []
+            for i in range(resolves):
+                begun = time.monotonic()
+                api.resolve(address_of(i * 97 % endpoints))
+                took.append((time.monotonic() - begun) * 1e3)
+            return sorted(took)[resolves * 99 // 100]
+        p99()
+        before = rss(directory)
+        deaf = api.channel.unary_stream("/datawire.directory.v1.Directory/Watch", pb.WatchRequest.SerializeToString,
+                                        pb.WatchResponse.FromString)(pb.WatchRequest())
+        listing = f"while :; do '{programs.binary('dw')}' --directory {directory.address} list -o name >/dev/null && echo listed; done"
+        for _ in range(rounds):
+            quiet.append(p99())
+            with programs.Program("/bin/bash", "-c", f"(echo 19 >/proc/self/autogroup) 2>/dev/null; renice 19 $$ >/dev/null; {listing}",
+                                  label="lists") as lists:
+                busy.append(p99())
+                lists.wait_for_line("listed", 300)
+        deaf.cancel()
+        return statistics.median(quiet), statistics.median(busy), rss(directory) - before
+
+
 def heartbeats(sessions, seconds=20):
     """Share of one core that the heartbeats of so many sessions cost the server, at the default TTL."""
     with Pinned() as directory, programs.Program(
@@ -185,6 +213,10 @@ def measure(endpoints):
         keep("change_messages", messages)
         keep("change_answers_to_changes", answers / (endpoints // 10))
         keep("used_rss_mib", rss(directory))
+        quiet, busy, grown = beside_lists(directory, endpoints)
+        keep("resolve_p99_ms", quiet)
+        keep("resolve_p99_beside_lists_ms", busy)
+        keep("rss_after_lists_and_a_deaf_watcher_mib", grown)
         directory.kill9()
         answered, current = start(directory, endpoints, directory.start_again)
         keep("restart_first_answer_seconds", answered)

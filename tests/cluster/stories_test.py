@@ -18,6 +18,7 @@ from harness.etcd import Etcd
 from harness.programs import Directory, Program, dw, dw_json, eventually
 from harness.sampling import Sampler, states
 from harness.workers import Worker
+from trial import Trial
 
 
 def exit_line(test, node):
@@ -140,6 +141,38 @@ class Versions(cases.TestCase):
             node.start_again()
             self.assertEqual(states_at(node, "//d/a"), {"amqp://127.0.0.1:1": "up"})
         eventually(self.equal, 20)
+
+
+    def test_fields_that_a_node_does_not_know_outlive_what_it_does_with_the_record(self):
+        later = b"\xfa\x7f\x05later"  # field 2047, as a later version may have it
+
+        def record():
+            (key, (value, _)), = self.etcd.get("datawire/d/d\0").items()
+            return key, value
+        key, value = record()
+        self.etcd.put(key, value + later)
+        eventually(self.equal, 20)
+        self.assertEqual(dw("drain", "//d/a", directory=self.nodes[0]).code, 0)
+        self.assertEqual(states_at(self.nodes[0], "//d/a"), {"amqp://127.0.0.1:1": "draining"})
+        self.assertNotEqual(record()[1], value + later, "it was written")
+        self.assertIn(later, record()[1])
+        eventually(self.equal, 20)
+
+
+class Upgrade(cases.TestCase):
+    def test_a_rolling_restart_to_another_version_and_back_under_load_loses_nothing_and_expires_nobody(self):
+        with Trial(self, 1) as trial:
+            for program in ("datawire-test-later-directory", "datawire-directory"):
+                for number, node in enumerate(trial.nodes, 1):
+                    node.stop(30)
+                    node.program = program
+                    node.start_again()
+                    trial.settle()
+                    versions = {n["id"]: n["version"] for n in dw_json("status", "--cluster", directory=node)["nodes"]}
+                    self.assertEqual(len(set(versions.values())), 1 if number == 3 else 2, versions)
+                    if number == 1:
+                        self.assertIn("99.0.0", dw("doctor", directory=node).stdout)
+            trial.finish()
 
 
 class WithoutQuorum(cases.TestCase):

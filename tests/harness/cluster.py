@@ -19,16 +19,17 @@ from harness.programs import Directory, ProgramError, binary, eventually
 
 
 class Node(Directory):
-    """A directory node on an etcd; its ports stay over starts. `once`: flags for the next start only."""
+    """A directory node on an etcd; its ports stay over starts. `once`: flags for the next start only; `program`: what is started."""
 
     def __init__(self, number, endpoints, *args):
         super().__init__(*args, node_id=f"n{number + 1}")
         self.endpoints, self.once = endpoints, ()
+        self.program = "datawire-directory"
         self._ports = free_port(), free_port()
 
     def command(self):
         once, self.once = self.once, ()
-        return [binary(self._name), "--engine", "etcd", "--etcd-endpoints", self.endpoints, "--data", self.data, "--node-id",
+        return [binary(self.program), "--engine", "etcd", "--etcd-endpoints", self.endpoints, "--data", self.data, "--node-id",
                 self.node_id, "--listen", f"{self.host}:{self._ports[0]}", "--http-listen", f"127.0.0.1:{self._ports[1]}",
                 *once, *self.extra]
 
