@@ -1,3 +1,4 @@
+#include <absl/synchronization/mutex.h>
 #include <unistd.h>
 
 #include <atomic>
@@ -248,6 +249,8 @@ DW_FILL_CLOSED_STREAMS;
 
 int main(int argc, char** argv) {
   try {
+    // gRPC's locks: Debian builds Abseil so that it would look for cycles of them.
+    absl::SetMutexDeadlockDetectionMode(absl::OnDeadlockCycle::kIgnore);
     return datawire::directory::Main(argc, argv);
   } catch (const std::exception& error) {
     std::fprintf(stderr, "datawire-directory: %s\n", error.what());

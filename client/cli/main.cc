@@ -1,3 +1,5 @@
+#include <absl/synchronization/mutex.h>
+
 #include <algorithm>
 #include <exception>
 #include <iterator>
@@ -107,6 +109,8 @@ DW_FILL_CLOSED_STREAMS;
 
 int main(int argc, char** argv) {
   try {
+    // gRPC's locks: Debian builds Abseil so that it would look for cycles of them.
+    absl::SetMutexDeadlockDetectionMode(absl::OnDeadlockCycle::kIgnore);
     return datawire::cli::Main(argc, argv);
   } catch (const std::exception& error) {
     datawire::cli::Console().Tell(std::string("internal error: ") + error.what());

@@ -22,7 +22,7 @@ class Dns(Program):
         """Each is `target,port,priority,weight`; `""` is the target `.`; none: no such name."""
         self.end()
         with open(self._config, "w", encoding="utf-8") as file:
-            file.write("listen-address=127.0.0.1\nbind-interfaces\nno-resolv\nno-hosts\nlocal=/test/\nlocal-ttl=1\n"
+            file.write("listen-address=127.0.0.1\nbind-interfaces\nno-resolv\nno-hosts\nlocal=/test/\nlocal-ttl=1\nlog-queries\n"
                        f"port={self.address.split(':')[1]}\n")
             file.writelines(f"srv-host=_datawire._tcp.example.test{',' if record else ''}{record}\n" for record in records)
         self.start()

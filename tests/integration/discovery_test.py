@@ -55,6 +55,16 @@ class DiscoveryTest(cases.TestCase):
                 eventually(lambda: dw_json("resolve", "//a/b", directory=two, code=None)["status"] == "FOUND", 20)
                 self.assertIn("DNS lists its server no longer", holder.output("stderr"))
 
+    def test_a_session_that_dns_names_no_server_goes_on_with_those_it_knows(self):
+        with Directory(node_id="one") as one, Directory(node_id="two") as two, Dns() as dns:
+            dns.serve(record(one), record(two, 2))
+            with Program("dw", "register", "//a/b", "amqp://127.0.0.1:5", env=dns.env):
+                eventually(lambda: dw_json("resolve", "//a/b", directory=one, code=None)["status"] == "FOUND", 20)
+                dns.serve()
+                dns.wait_for_line("config _datawire._tcp.example.test is NXDOMAIN", 20, "stderr")
+                one.kill9()
+                eventually(lambda: dw_json("resolve", "//a/b", directory=two, code=None)["status"] == "FOUND", 20)
+
 
 if __name__ == "__main__":
     cases.main()
