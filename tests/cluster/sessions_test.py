@@ -141,14 +141,15 @@ class Sessions(cases.TestCase):
                 self.assertEqual(states(two, "//demo/a"), {"amqp://127.0.0.1:5001": "up"})
 
 
-def freeze(leader):
+def freeze(_, leader):
     leader.sigstop()
     time.sleep(STALL)
     leader.sigcont()
 
 
-def stall_disc(leader):
+def stall_disc(cluster, leader):
     with SlowDisc(leader, STALL) as slow:
+        dw("register", "--static", "//demo/synced", "amqp://127.0.0.1:1", directory=cluster.addresses)
         time.sleep(STALL)
         eventually(slow.delayed, 10, "a sync of the leader took that long")
 
@@ -177,7 +178,7 @@ class Stalls(cases.TestCase):
                 for _ in range(5):
                     leader = cluster.etcd.wait_leader()
                     control.renew_through(next(member for member in cluster.etcd.members if member is not leader))
-                    stall(leader)
+                    stall(cluster, leader)
                     eventually(lambda: all(node.is_ready() for node in cluster.nodes), 30)
                     eventually(lambda: leader.status()["leader"] == cluster.etcd.wait_leader().status()["id"], 10)
                     with contextlib.suppress(AssertionError):
