@@ -120,7 +120,8 @@ void Register(const std::vector<std::string>& nodes, double seconds, int in_flig
           const double now = Now();
           started[registrant.Send() % started.size()] = now;
         }
-        own.push_back(Now() - started[registrant.Done() % started.size()]);
+        const uint64_t done = registrant.Done();
+        own.push_back(Now() - started[done % started.size()]);
         --outstanding;
         if (Now() - beat < 3) continue;
         beat = Now();
@@ -163,7 +164,7 @@ void Visible(const std::string& node, const std::string& other, double seconds, 
   });
   const double began = Now();
   for (int i = 0; i < static_cast<int>(seconds * rate); ++i) {
-    while (Now() < began + i / rate) std::this_thread::yield();
+    std::this_thread::sleep_for(std::chrono::duration<double>(began + i / rate - Now()));
     const std::lock_guard lock(mutex);
     sent.resize(static_cast<size_t>(i) + 2);
     sent.back() = Now();
