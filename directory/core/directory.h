@@ -64,13 +64,13 @@ class Nodes;
 
 struct DirectoryOptions {
   std::string node_id;
-  std::string version;                ///< of the program
   std::string incarnation;            ///< one run of the process; random
   uint64_t seed = 0;                  ///< of ids and secrets in tests; 0: from the system
   uint64_t audit_bytes = 1ull << 30;  ///< of the audit log that are kept
   std::chrono::seconds audit_age = std::chrono::hours(24 * 30);  ///< and for how long
   QuotaOptions quotas;
   Nodes* nodes = nullptr;  ///< asks others; outlives the Directory; null: there are none
+  std::string version;     ///< of the program
 };
 
 /// The verbs of the directory, whatever the front-end. Thread-safe. `view` and `log` outlive it.

@@ -142,7 +142,7 @@ class Machines(cases.TestCase):
         for at in directory.split(","):
             eventually(lambda at=at: len(dw("resolve", "//d/a", "-o", "short", directory=at, env=user).stdout.split()) == 3, 10,
                        f"{at} knows all")
-        self.assertEqual(dw("status", "--cluster", directory=directory, env=user).code, 0)
+        eventually(lambda: dw("status", "--cluster", directory=directory, env=user).code == 0, 10, "all are well, as dw sees it, too")
         cluster.good("down")
         self.assertFalse(glob.glob(os.path.dirname(cluster.folder) + "/*"))
 

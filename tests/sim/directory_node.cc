@@ -105,11 +105,9 @@ void DirectoryNode::Start() {
       memory_ = log.get();
       log_ = std::move(log);
     }
-    auto directory = directory::Directory::Open(*view_, *log_,
-                                                {.node_id = name,
-                                                 .incarnation = "run" + std::to_string(starts_),
-                                                 .seed = scheduler_.random()() | 1},
-                                                BootClock::now());
+    auto directory = directory::Directory::Open(
+        *view_, *log_, {name, "run" + std::to_string(starts_), scheduler_.random()() | 1},
+        BootClock::now());
     if (!directory.ok()) return scheduler_.Fail("does not start: " + directory.status().ToString());
     directory_ = std::move(*directory);
     Tick();

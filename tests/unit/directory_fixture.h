@@ -326,7 +326,7 @@ class DirectoryTest : public ::testing::Test {
   }
 
   std::string path_;
-  DirectoryOptions options_{.node_id = "node-1", .version = "0", .incarnation = "run", .seed = 7};
+  DirectoryOptions options_{.node_id = "node-1", .incarnation = "run", .seed = 7};
   BootTime now_ = BootClock::now();
   std::unique_ptr<View> view_;
   std::unique_ptr<Log> log_;
