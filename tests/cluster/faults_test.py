@@ -17,8 +17,9 @@ from trial import Trial
 SEED = int(os.environ.get("CLUSTER_SEED", "0")) or random.SystemRandom().randrange(1, 1 << 30)
 COUNT = int(os.environ.get("CLUSTER_FAULTS", "40"))
 KINDS = [kind for kind in os.environ.get("CLUSTER_KINDS", "").split(",") if kind] or sorted(faults.KINDS)
-# Seconds without any acknowledgement over a fault and its end (P15: 5 s, on machines of their own).
-RESUME_MOST, STANDS_STILL_MOST = 10.0, 30.0
+# Seconds without any acknowledgement over a fault and its end. P15: a single failure takes 5 s; here, where all share one
+# machine's processors, one in twenty may take twice that (an election that begins again).
+RESUME, RESUME_MOST, STANDS_STILL_MOST = 5.0, 10.0, 30.0
 STANDS_STILL = {"etcd_quorum_lost", "etcd_all_killed", "etcd_leader_slow_disc", "no_space"}
 
 
@@ -48,6 +49,8 @@ class FaultsTest(cases.TestCase):
                 seen.setdefault(kind, []).append(gap)
                 print(f"{number:3} {kind}: {shown}; {gap:.1f} s without an answer, {time.monotonic() - begun:.1f} s in all", flush=True)
                 self.assertLess(gap, STANDS_STILL_MOST if kind in STANDS_STILL else RESUME_MOST, kind)
+            single = [gap for kind, gaps in seen.items() if kind not in STANDS_STILL for gap in gaps]
+            self.assertLessEqual(sum(gap > RESUME for gap in single), max(1, len(single) // 20), sorted(single)[-10:])
             trial.finish()
             shown = faults_space.restored_from_backup(trial, chance)
             seen["restored_from_backup"] = [0.0]

@@ -163,10 +163,13 @@ class OursToStock(Case):
         for behaviour in ("release-all", "undeliverable"):
             address = f"{address}/{behaviour}"
             with Receiver(stock, behaviour, self.directory, address), Receiver(stock, "accept", self.directory, address) as taker:
-                told, result = self.send(address, *(f"m{i}" for i in range(40)))
-                self.assertEqual(result.code, 0, result.stderr)
-                self.assertEqual({line["peer"] for line in told}, {taker.url})
-                self.assertIn(2, {line["attempts"] for line in told})
+                def goes_to_the_other():
+                    told, result = self.send(address, *(f"m{i}" for i in range(40)))
+                    self.assertEqual(result.code, 0, result.stderr)
+                    self.assertEqual({line["peer"] for line in told}, {taker.url})
+                    return 2 in {line["attempts"] for line in told}
+                # It may be that the other one's link is there so much sooner that it gets all.
+                eventually(goes_to_the_other, 20)
 
     @each_stock
     def test_a_peer_that_settles_second_is_understood(self, stock, address):
