@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 
+from fill_bench import cpu_seconds
 from harness import programs
 from harness.cluster import Cluster
 from harness.etcd import Etcd
@@ -23,6 +24,13 @@ REPLAYED = 50_000
 
 def load(*args):
     return json.loads(subprocess.run([binary("cluster_load"), *args], check=True, stdout=subprocess.PIPE).stdout)
+
+
+def registered(etcd, *args):
+    """Registrations a second, and microseconds of etcd's CPU that one of them cost."""
+    before = sum(map(cpu_seconds, etcd.members))
+    rate = load(*args)["rate"]
+    return rate, (sum(map(cpu_seconds, etcd.members)) - before) / (rate * float(SECONDS)) * 1e6
 
 
 def revisions_in(etcd, seconds):
@@ -71,11 +79,10 @@ def measure():
     for _ in range(ROUNDS):
         with Etcd(3) as etcd:
             etcd.wait_healthy()
-            bare.append(load("etcd", etcd.wait_leader().client, SECONDS)["rate"])
+            bare.append(registered(etcd, "etcd", etcd.wait_leader().client, SECONDS))
         with Cluster(direct=True) as cluster:
-            addresses = [node.address for node in cluster.nodes]
-            nodes.append(load("register", ",".join(addresses), SECONDS, "120")["rate"])
-            visible.append(load("visible", addresses[0], addresses[1], "5", "1000")["p50_us"])
+            nodes.append(registered(cluster.etcd, "register", cluster.addresses, SECONDS, "120"))
+            visible.append(load("visible", cluster.nodes[0].address, cluster.nodes[1].address, "5", "1000")["p50_us"])
             replicated.append(resolves(cluster.nodes[2]))
         with Directory() as directory:
             alone.append(resolves(directory))
@@ -88,8 +95,10 @@ def measure():
             held = revisions_in(cluster.etcd, 60)
         replayed = replays(cluster)
     return {
-        "Cluster/register": {"rate": statistics.median(nodes)},
-        "Cluster/bare_etcd": {"rate": statistics.median(bare)},
+        "Cluster/register": {"rate": statistics.median(rate for rate, _ in nodes)},
+        "Cluster/bare_etcd": {"rate": statistics.median(rate for rate, _ in bare)},
+        "Cluster/register_etcd_cpu": {"value": statistics.median(cpu for _, cpu in nodes)},
+        "Cluster/bare_etcd_cpu": {"value": statistics.median(cpu for _, cpu in bare)},
         "Cluster/visible": {"p50": statistics.median(visible)},
         "Cluster/resolve": {"value": statistics.median(replicated)},
         "Cluster/resolve_embedded": {"value": statistics.median(alone)},

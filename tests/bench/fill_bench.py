@@ -58,8 +58,8 @@ def rss(directory):
         return next(int(line.split()[1]) / 1024 for line in file if line.startswith("VmRSS"))
 
 
-def cpu_seconds(directory):
-    with open(f"/proc/{directory.pid}/stat", encoding="utf-8") as file:
+def cpu_seconds(program):
+    with open(f"/proc/{program.pid}/stat", encoding="utf-8") as file:
         fields = file.read().rsplit(")", 1)[1].split()
     return (int(fields[11]) + int(fields[12])) / SECOND_TICKS
 
