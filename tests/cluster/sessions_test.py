@@ -171,7 +171,7 @@ class Stalls(cases.TestCase):
             def lost():
                 return sum(node.metric("datawire_etcd_leases_lost_total") for node in cluster.nodes)
             with fill, control:
-                eventually(lambda: three.metric("datawire_sessions") == SESSIONS, 120)
+                eventually(lambda: three.metric("datawire_sessions") == SESSIONS, 600, "all sessions are open")
                 self.assertEqual(control.lost(), 0)
                 # A leader that wakes up revokes what it holds for expired, unless it hears first that it leads no more. A stall
                 # without a lost lease was not the fault this is about: it does not count.
