@@ -13,15 +13,19 @@ def revision(text):
 
 
 class Acknowledged:
-    """What the load says, read as it comes."""
+    """What the load says, read as it comes. Thread-safe."""
 
     def __init__(self, path):
         self.present, self.gone = {}, set()  # acknowledged: address -> (kind, url), withdrawn addresses
         self.events = {}  # (address, "+" or "-") -> revision
         self.count, self.sessions, self.done, self.errors = 0, 0, False, []
-        self._path, self._position = path, 0
+        self._path, self._position, self._lock = path, 0, threading.Lock()
 
     def read(self):
+        with self._lock:
+            return self._read()
+
+    def _read(self):
         with open(self._path, "rb") as file:
             file.seek(self._position)
             whole = file.read().rpartition(b"\n")[0]
