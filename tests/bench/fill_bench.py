@@ -17,6 +17,7 @@ import urllib.request
 
 from harness import programs
 from harness.api import Api, Failed, pb
+from harness.others import Lister, deaf_watcher, resolve_p99
 
 SECOND_TICKS = os.sysconf("SC_CLK_TCK")
 ADDS = 1000
@@ -143,28 +144,18 @@ def change(directory, endpoints):
 
 
 def beside_lists(directory, endpoints, rounds=5, resolves=2000):
-    """99th percentiles in ms of one who resolves, without and with somebody who lists all again and again (and gets only what
-    nobody else wants of core 1, as if on another machine), interleaved, median of the rounds; MiB that the server's memory grew
-    by, over a watcher that never reads, too."""
+    """99th percentiles in ms of one who resolves, without and with somebody who lists all again and again , interleaved, median of
+    the rounds; MiB that the server's memory grew by, over a watcher that never reads, too."""
     quiet, busy = [], []
+    addresses = [address_of(i * 97 % endpoints) for i in range(resolves)]
     with Api(directory) as api:
-        def p99():
-            took = []
-            for i in range(resolves):
-                begun = time.monotonic()
-                api.resolve(address_of(i * 97 % endpoints))
-                took.append((time.monotonic() - begun) * 1e3)
-            return sorted(took)[resolves * 99 // 100]
-        p99()
+        resolve_p99(api, addresses)
         before = rss(directory)
-        deaf = api.channel.unary_stream("/datawire.directory.v1.Directory/Watch", pb.WatchRequest.SerializeToString,
-                                        pb.WatchResponse.FromString)(pb.WatchRequest())
-        listing = f"while :; do '{programs.binary('dw')}' --directory {directory.address} list -o name >/dev/null && echo listed; done"
+        deaf = deaf_watcher(api)
         for _ in range(rounds):
-            quiet.append(p99())
-            with programs.Program("/bin/bash", "-c", f"(echo 19 >/proc/self/autogroup) 2>/dev/null; renice 19 $$ >/dev/null; {listing}",
-                                  label="lists") as lists:
-                busy.append(p99())
+            quiet.append(resolve_p99(api, addresses) * 1e3)
+            with Lister(directory) as lists:
+                busy.append(resolve_p99(api, addresses) * 1e3)
                 lists.wait_for_line("listed", 300)
         deaf.cancel()
         return statistics.median(quiet), statistics.median(busy), rss(directory) - before

@@ -142,7 +142,6 @@ class Versions(cases.TestCase):
             self.assertEqual(states_at(node, "//d/a"), {"amqp://127.0.0.1:1": "up"})
         eventually(self.equal, 20)
 
-
     def test_fields_that_a_node_does_not_know_outlive_what_it_does_with_the_record(self):
         later = b"\xfa\x7f\x05later"  # field 2047, as a later version may have it
 

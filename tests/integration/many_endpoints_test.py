@@ -10,6 +10,7 @@ import urllib.request
 
 from harness import cases, programs
 from harness.api import Api, pb
+from harness.others import Lister, deaf_watcher, resolve_p99
 from harness.programs import Directory, Program, dw, dw_json, eventually
 
 ENDPOINTS, SESSIONS = 50_000, 500
@@ -170,37 +171,23 @@ class OneAddress(cases.TestCase):
 
 
 class Memory(cases.TestCase):
-    RESOLVES, ROUNDS, SLICE = 1000, 5, 0.004
-
-    def p99(self, api, addresses):
-        took = []
-        for i in range(self.RESOLVES):
-            begun = time.monotonic()
-            api.resolve(addresses[i % len(addresses)])
-            took.append(time.monotonic() - begun)
-        return sorted(took)[self.RESOLVES * 99 // 100]
+    ROUNDS, SLICE = 5, 0.004
 
     def test_lists_of_everything_and_a_watcher_that_never_reads_cost_neither_memory_nor_others(self):
         with Directory() as directory, Api(directory) as api:
             fill(directory, "--endpoints", MEMORY_ENDPOINTS, "--sessions", 1000, "--keep", "1h")
-            addresses = [f"//bench/{n // 1000:06}/{n % 1000:03}" for n in range(0, MEMORY_ENDPOINTS, 97)]
+            addresses = [f"//bench/{n // 1000:06}/{n % 1000:03}" for n in range(0, MEMORY_ENDPOINTS, 100)]
             for _ in pages(api):
                 pass
-            self.p99(api, addresses)
+            resolve_p99(api, addresses)
             before = rss_mib(directory.pid)
-            # Nothing asks this call for its messages.
-            deaf = api.channel.unary_stream("/datawire.directory.v1.Directory/Watch",
-                                            pb.WatchRequest.SerializeToString, pb.WatchResponse.FromString)(pb.WatchRequest())
-            self.addCleanup(deaf.cancel)
+            self.addCleanup(deaf_watcher(api).cancel)
             eventually(lambda: api.status().watchers == 1, 10, "the watcher is there")
             quiet, busy = [], []
             for _ in range(self.ROUNDS):
-                quiet.append(self.p99(api, addresses))
-                # In earnest it runs on another machine: here it gets what nobody else wants of the processors.
-                script = "(echo 19 >/proc/self/autogroup) 2>/dev/null; while :; do nice -n 19 " \
-                         f"'{programs.binary('dw')}' --directory {directory.address} list -o name >list && echo listed; done"
-                with Program("/bin/bash", "-c", script, label="lists", cwd=self.scratch()) as lists:
-                    busy.append(self.p99(api, addresses))
+                quiet.append(resolve_p99(api, addresses))
+                with Lister(directory) as lists:
+                    busy.append(resolve_p99(api, addresses))
                     lists.wait_for_line("listed", 60)
                     self.assertEqual(lists.output("stderr"), "")
                 fill(directory, "--endpoints", 2000, "--sessions", 20, "--weight", 1 + len(quiet), "--keep", "1h")  # what the watcher would be told
