@@ -22,7 +22,7 @@
 #include "datawire/record/v1/record.pb.h"
 #include "grpc/nodes.h"
 #include "grpc/server.h"
-#include "ops/http.h"
+#include "http/server.h"
 #include "ops/log.h"
 #include "ops/process.h"
 #include "server_metrics.h"

@@ -7,7 +7,7 @@
 #include "core/directory.h"
 #include "engine/log.h"
 #include "grpc/server.h"
-#include "ops/metrics.h"
+#include "http/metrics.h"
 #include "ops/process.h"
 #include "view/view.h"
 

@@ -8,7 +8,7 @@
 #include "engine/embedded.h"
 #include "engine/etcd/etcd.h"
 #include "from_backup.h"
-#include "ops/bind_failure.h"
+#include "http/bind_failure.h"
 #include "tls/diagnose.h"
 
 namespace datawire::directory {

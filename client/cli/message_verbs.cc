@@ -3,6 +3,7 @@
 #include <sstream>
 
 #include "datawire/clock.h"
+#include "datawire/utf8.h"
 #include "messages.h"
 #include "render.h"
 

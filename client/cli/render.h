@@ -59,8 +59,6 @@ std::string ListText(const std::vector<Listed>& items, Format format);
 /// `wide`: with the endpoints of each.
 std::string TreeText(const std::vector<Listed>& items, bool wide);
 
-/// How many bytes at the front of `text` are whole UTF-8 characters (RFC 3629).
-size_t Utf8Prefix(std::string_view text);
 /// Fit for one line of a terminal: newline and tab as \n and \t, other control characters and what
 /// is not UTF-8 as \xNN.
 std::string Printable(std::string_view text);

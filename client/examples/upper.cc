@@ -7,7 +7,7 @@
 #include <csignal>
 #include <cstdio>
 
-#include "datawire/client.h"
+#include "datawire/stage.h"
 
 int main(int argc, char** argv) {
   if (argc < 2 || argc > 3)
@@ -21,8 +21,7 @@ int main(int argc, char** argv) {
   datawire::Client client;
   std::unique_ptr<datawire::Sender> next;
   if (argc == 3) {
-    // A handler must not block: when the buffer is full the message goes back, to another instance.
-    auto sender = client.OpenSender(argv[2], {.when_full = datawire::WhenFull::kFail});
+    auto sender = client.OpenSender(argv[2]);
     if (!sender.ok()) return std::fprintf(stderr, "%s\n", sender.status().message().c_str()), 1;
     next = std::move(*sender);
   }
@@ -33,17 +32,12 @@ int main(int argc, char** argv) {
     std::transform(text.begin(), text.end(), text.begin(), ::toupper);
     message.body(text);
     if (!next) return (void)exchange.Reply(message);  // accepts; who wants no reply gets none
-    auto input = std::make_shared<datawire::Exchange>(std::move(exchange));
-    auto settle = [input](const datawire::DeliveryOutcome& outcome) {
-      if (outcome.end == datawire::DeliveryEnd::kAccepted) return input->Accept();
-      if (outcome.end == datawire::DeliveryEnd::kRejected)
-        return input->Reject(outcome.description);
-      input->Release();
-    };
-    next->Send(std::move(message), {.done = settle});
+    datawire::Forward(std::move(exchange), {{next.get(), std::move(message)}});
   });
   if (!service.ok()) return std::fprintf(stderr, "%s\n", service.status().message().c_str()), 1;
   std::fprintf(stderr, "serving %s at %s\n", argv[1], (*service)->url().c_str());
   int signal = 0;
-  sigwait(&ends, &signal);  // then `service` drains, by its destructor
+  sigwait(&ends, &signal);
+  if (next) next->Close(std::chrono::seconds(5));  // else a handler may wait there for room
+  // Then `service` drains, by its destructor.
 }

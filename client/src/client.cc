@@ -182,9 +182,17 @@ Result<std::unique_ptr<Service>> Client::Serve(std::string_view address, Handler
     options.region = impl_->options.locality.region;
     options.zone = impl_->options.locality.zone;
   }
+  std::unique_ptr<Sender> dead_letters;
+  if (!options.dead_letter.empty()) {
+    if (options.tries == 0)
+      return Status(Code::kInvalid, "dead_letter " + Shown(options.dead_letter) +
+                                        " without tries: after how many is not said");
+    DW_ASSIGN(dead_letters, OpenSender(options.dead_letter, {.when_full = WhenFull::kFail}));
+  }
   DW_ASSIGN(std::unique_ptr<Service> service,
             LinkedService::Open(impl_->io, tether, impl_->container_id, std::move(parsed),
-                                std::move(handler), std::move(options), directory, std::move(tls)));
+                                std::move(handler), std::move(options), directory, std::move(tls),
+                                std::move(dead_letters)));
   return service;
 }
 

@@ -3,6 +3,8 @@
 #include <proton/message_id.hpp>
 
 #include "amqp/proton_extras.h"
+#include "datawire/stage.h"
+#include "dead_letters.h"
 
 namespace datawire {
 
@@ -25,6 +27,39 @@ void SpareMessages::Return(proton::message message) {
   if (messages_.size() < limits::kSpareMessages) messages_.push_back(std::move(message));
 }
 
+namespace {
+
+BootTime ExpiryOf(const proton::message& message) {
+  const auto ttl = static_cast<int64_t>(message.ttl().milliseconds());
+  return ttl > 0 ? BootClock::now() + std::chrono::milliseconds(ttl) : BootTime::max();
+}
+
+}  // namespace
+
+Exchange::State::State(std::shared_ptr<Answerer> where, uint64_t its_token, std::string its_address,
+                       proton::message its_message, std::shared_ptr<SpareMessages> spare_messages,
+                       std::shared_ptr<DeadLetters> its_dead_letters)
+    : answerer(std::move(where)),
+      token(its_token),
+      address(std::move(its_address)),
+      message(std::move(its_message)),
+      expires(ExpiryOf(message)),
+      spare(std::move(spare_messages)),
+      dead_letters(std::move(its_dead_letters)) {}
+
+void Exchange::State::Fail(const std::string& reason) {
+  if (!Claim()) return;
+  if (dead_letters && dead_letters->Take(answerer, token, address, message, reason)) return;
+  answerer->Answer(token, {Settle::Kind::kModify, {}});
+}
+
+bool Exchange::State::Expired(BootTime now) {
+  if (expires > now) return false;
+  Answer({Settle::Kind::kReject, "its time to live passed before it was worked on",
+          datawire::kExpired});
+  return true;
+}
+
 Exchange::~Exchange() = default;
 
 const proton::message& Exchange::message() const {
@@ -41,6 +76,10 @@ void Exchange::Accept() {
 
 void Exchange::Reject(const std::string& reason) {
   state_->Answer({Settle::Kind::kReject, reason});
+}
+
+void Exchange::Fail(const std::string& reason) {
+  state_->Fail(reason);
 }
 
 void Exchange::Release() {
@@ -62,6 +101,7 @@ Status Exchange::Reply(proton::message reply) {
           request.correlation_id().empty() ? request.id() : request.correlation_id();
       if (!id.empty()) reply.correlation_id(id);
       reply.to(reply_to);
+      CarryTrace(request, reply);
       encoded = reply.encode();
       if (encoded.size() > limits::kMessageBytes) {
         status =

@@ -8,9 +8,12 @@
 #include <vector>
 
 #include "datawire/client.h"
+#include "datawire/clock.h"
 #include "links.h"
 
 namespace datawire {
+
+class DeadLetters;
 
 /// Where answers to exchanges go: the link a message came on. Thread-safe; when that is gone, what
 /// is told here is dropped.
@@ -40,12 +43,8 @@ class SpareMessages {
 /// A message to be answered; when the last holder lets go of it unanswered, it is released.
 struct Exchange::State {
   State(std::shared_ptr<Answerer> where, uint64_t its_token, std::string its_address,
-        proton::message its_message, std::shared_ptr<SpareMessages> spare_messages = nullptr)
-      : answerer(std::move(where)),
-        token(its_token),
-        address(std::move(its_address)),
-        message(std::move(its_message)),
-        spare(std::move(spare_messages)) {}
+        proton::message its_message, std::shared_ptr<SpareMessages> spare_messages = nullptr,
+        std::shared_ptr<DeadLetters> its_dead_letters = nullptr);
   ~State() {
     Answer({Settle::Kind::kRelease, {}});
     if (spare) spare->Return(std::move(message));
@@ -56,12 +55,18 @@ struct Exchange::State {
   void Answer(Settle how) {
     if (Claim()) answerer->Answer(token, std::move(how));
   }
+  /// As modified with delivery-failed, or as a dead letter.
+  void Fail(const std::string& reason);
+  /// Its time to live passed: it is rejected.
+  bool Expired(BootTime now);
 
   const std::shared_ptr<Answerer> answerer;
   const uint64_t token;
   const std::string address;
   proton::message message;  // const until the end
+  const BootTime expires;
   const std::shared_ptr<SpareMessages> spare;
+  const std::shared_ptr<DeadLetters> dead_letters;  // null: none
   std::atomic<bool> answered = false;
 };
 

@@ -4,6 +4,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <proton/delivery.hpp>
 #include <proton/message.hpp>
 #include <string>
 #include <vector>
@@ -33,15 +34,21 @@ class LinkEvents {
   virtual void OnLost(const std::string& condition, const std::string& description) = 0;
 };
 
-/// The condition of Exchange::Reject.
+/// Conditions of a rejection: by Exchange::Reject, by Fail after the last try, and of a message
+/// whose time to live passed before the handler had it.
 inline constexpr const char* kRejected = "datawire:rejected";
+inline constexpr const char* kTriedTooOften = "datawire:tried-too-often";
+inline constexpr const char* kExpired = "datawire:expired";
 
 /// How a message that came is settled.
 struct Settle {
   enum class Kind { kAccept, kReject, kRelease, kModify };
   Kind kind = Kind::kAccept;
-  std::string reason;  // of kReject
+  std::string reason;                 // of kReject
+  const char* condition = kRejected;  // of kReject
 };
+/// On the strand of its connection.
+void Apply(const Settle& how, proton::delivery& delivery);
 
 /// A link of ours on a shared connection. Thread-safe; what is asked of a lost one is dropped.
 class PeerLink {
@@ -51,7 +58,8 @@ class PeerLink {
   struct Item {
     uint64_t id;
     std::shared_ptr<const std::vector<char>> encoded;
-    uint32_t redelivered;  ///< added to delivery-count
+    uint32_t redelivered;                ///< added to delivery-count
+    std::chrono::milliseconds ttl_left;  ///< of its header; 0: as it is
   };
   /// Sends, as far as there is credit; the rest comes back as OnBounced.
   virtual void Transmit(std::vector<Item> items) = 0;

@@ -46,6 +46,19 @@ SenderCore::Outcome OutcomeOf(const proton::tracker& tracker) {
 
 }  // namespace
 
+void Apply(const Settle& how, proton::delivery& delivery) {
+  switch (how.kind) {
+    case Settle::Kind::kAccept:
+      return delivery.accept();
+    case Settle::Kind::kReject:
+      return amqp::Reject(delivery, how.condition, how.reason);
+    case Settle::Kind::kRelease:
+      return delivery.release();
+    case Settle::Kind::kModify:
+      return amqp::Modify(delivery, true, false);
+  }
+}
+
 bool LinkOfPeer::Start(proton::connection connection) {
   if (closed_) return false;
   events_->OnStart(weak_from_this());
@@ -106,11 +119,13 @@ void LinkOfPeer::Transmit(std::vector<Item> items) {
 
 void LinkOfPeer::Send(const Item& item) {
   if (!sender_ || sender_.credit() <= 0) return events_->OnBounced(item.id);
-  const bool as_it_is = item.redelivered == 0 && reply_to_.empty();
+  const auto ttl_ms = static_cast<uint32_t>(std::min<int64_t>(item.ttl_left.count(), UINT32_MAX));
+  const bool as_it_is = item.redelivered == 0 && reply_to_.empty() && ttl_ms == 0;
   std::vector<char> added;
   if (!as_it_is) {
-    auto with = amqp::WithFields({item.encoded->data(), item.encoded->size()},
-                                 {.reply_to = reply_to_, .more_deliveries = item.redelivered});
+    auto with = amqp::WithFields(
+        {item.encoded->data(), item.encoded->size()},
+        {.reply_to = reply_to_, .more_deliveries = item.redelivered, .ttl_ms = ttl_ms});
     DW_ASSERT(with.ok());  // it was encoded here
     added = std::move(with).value();
   }
@@ -160,20 +175,7 @@ void LinkOfPeer::SettleMessage(uint64_t token, Settle how) {
     if (it == self->deliveries_.end()) return;
     proton::delivery delivery = it->second;
     self->deliveries_.erase(it);
-    switch (how.kind) {
-      case Settle::Kind::kAccept:
-        delivery.accept();
-        break;
-      case Settle::Kind::kReject:
-        amqp::Reject(delivery, kRejected, how.reason);
-        break;
-      case Settle::Kind::kRelease:
-        delivery.release();
-        break;
-      case Settle::Kind::kModify:
-        amqp::Modify(delivery, true, false);
-        break;
-    }
+    Apply(how, delivery);
     if (++self->owed_ * 4 < self->spec_.credit) return;
     self->receiver_.add_credit(std::exchange(self->owed_, 0));
   });

@@ -47,6 +47,10 @@ class PullReceiver::Shell final : public std::enable_shared_from_this<Shell> {
     auto state = std::move(came_.front());
     came_.pop_front();
     lock.unlock();
+    if (state->Expired(BootClock::now())) {
+      const auto left = std::chrono::duration_cast<milliseconds>(until - BootClock::now());
+      return Receive(std::max(left, milliseconds(0)));
+    }
     return Exchange(std::move(state));
   }
 

@@ -13,6 +13,8 @@ milliseconds Doubled(milliseconds least, milliseconds most, uint32_t times) {
   return std::min(most, least * (int64_t{1} << std::min(times, 16u)));
 }
 
+constexpr const char* kExpired = "its time to live passed";
+
 constexpr auto kLater = std::greater<std::pair<BootTime, SenderCore::MessageId>>();
 
 }  // namespace
@@ -49,17 +51,41 @@ void SenderCore::AnswerChanged(std::shared_ptr<const Answer> answer, BootTime no
   }
 }
 
-void SenderCore::Give(MessageId id, std::string key, BootTime deadline) {
+void SenderCore::Give(MessageId id, std::string key, BootTime deadline, BootTime expires) {
   Message& message = messages_[id];
   message.key = std::move(key);
   message.deadline = deadline;
+  message.expires = expires;
   queue_.push_back(id);
-  if (deadlines_.size() > 2 * messages_.size() + 64) {
+  if (deadlines_.size() > 3 * messages_.size() + 64) {
     std::erase_if(deadlines_, [this](const auto& d) { return !messages_.contains(d.second); });
     std::make_heap(deadlines_.begin(), deadlines_.end(), kLater);
   }
-  deadlines_.emplace_back(deadline, id);
+  WakeAt(deadline, id);
+  if (expires < deadline) WakeAt(expires, id);
+}
+
+void SenderCore::WakeAt(BootTime at, MessageId id) {
+  deadlines_.emplace_back(at, id);
   std::push_heap(deadlines_.begin(), deadlines_.end(), kLater);
+}
+
+void SenderCore::Cancel(MessageId id) {
+  if (messages_.contains(id)) EndUnsettled(id, "cancelled");
+}
+
+void SenderCore::DropOldest(const std::string& reason) {
+  std::optional<MessageId> oldest;
+  const auto look = [&](MessageId id, Where where) {
+    const auto it = messages_.find(id);
+    if (it == messages_.end() || it->second.where != where) return false;
+    if (!oldest || id < *oldest) oldest = id;
+    return true;
+  };
+  for (auto it = queue_.begin(); it != queue_.end() && !look(*it, Where::kQueued);) ++it;
+  for (auto it = waiting_.begin(); it != waiting_.end() && !look(it->second, Where::kWaiting);)
+    ++it;
+  if (oldest) EndUnsettled(*oldest, reason);
 }
 
 void SenderCore::LinkOpened(LinkId link) {
@@ -131,6 +157,7 @@ void SenderCore::Requeue(std::vector<MessageId> ids) {
     message.where = Where::kQueued;
     message.peer = nullptr;
     queue_.push_front(*id);
+    if (message.expires < message.deadline) WakeAt(message.expires, *id);
   }
 }
 
@@ -264,7 +291,14 @@ void SenderCore::Expire(BootTime now) {
     const MessageId id = deadlines_.front().second;
     std::pop_heap(deadlines_.begin(), deadlines_.end(), kLater);
     deadlines_.pop_back();
-    if (messages_.contains(id)) EndUnsettled(id, "the deadline passed");
+    const auto it = messages_.find(id);
+    if (it == messages_.end()) continue;
+    const Message& message = it->second;
+    if (message.deadline <= now) {
+      EndUnsettled(id, "the deadline passed");
+    } else if (message.expires <= now && message.where != Where::kOnLink) {
+      EndUnsettled(id, kExpired);
+    }
   }
 }
 
@@ -332,6 +366,10 @@ void SenderCore::Assign(BootTime now) {
 }
 
 SenderCore::Step SenderCore::AssignOne(MessageId id, Message& message, BootTime now) {
+  if (message.expires <= now) {  // it came back from a link
+    EndUnsettled(id, kExpired);
+    return Step::kGone;
+  }
   std::span<const Candidate> candidates = candidates_;
   std::vector<Candidate> without;
   if (!message.avoid.empty()) {
@@ -365,7 +403,10 @@ SenderCore::Step SenderCore::AssignOne(MessageId id, Message& message, BootTime 
   ++message.attempts;
   candidates_[*pick].unsettled = link.unsettled;
   candidates_[*pick].has_credit = link.credit();
-  actions_.emplace_back(Transmit{link.id, id, message.redelivered});
+  const bool lives_on = message.expires == BootTime::max();
+  const auto left =
+      lives_on ? milliseconds(0) : std::chrono::ceil<milliseconds>(message.expires - now);
+  actions_.emplace_back(Transmit{link.id, id, message.redelivered, left});
   return Step::kGone;
 }
 

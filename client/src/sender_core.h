@@ -26,6 +26,7 @@ class SenderCore {
  public:
   using MessageId = uint64_t;
   using LinkId = uint64_t;
+  using milliseconds = std::chrono::milliseconds;
 
   struct Options {
     bool presettled = false;
@@ -63,7 +64,8 @@ class SenderCore {
   struct Transmit {
     LinkId link;
     MessageId id;
-    uint32_t redelivered;  ///< added to the message's delivery-count
+    uint32_t redelivered;   ///< added to the message's delivery-count
+    milliseconds ttl_left;  ///< what its header says; 0: as it is
   };
   /// The message is finished; a settlement that comes later means nothing.
   struct Forget {
@@ -77,7 +79,7 @@ class SenderCore {
   /// An endpoint was ejected for so long; to be told.
   struct Ejected {
     std::string url;
-    std::chrono::milliseconds out;
+    milliseconds out;
     std::string why;
   };
   using Action = std::variant<OpenLink, CloseLink, Transmit, Forget, Finish, Ejected>;
@@ -86,7 +88,8 @@ class SenderCore {
   void AnswerChanged(std::shared_ptr<const Answer> answer, BootTime now);
   /// Why there is no answer, for those who wait for one.
   void AnswerFailed(std::string reason) { no_answer_ = std::move(reason); }
-  void Give(MessageId id, std::string key, BootTime deadline);
+  /// `expires`: from then on it is put on no link.
+  void Give(MessageId id, std::string key, BootTime deadline, BootTime expires = BootTime::max());
   void LinkOpened(LinkId link);
   /// `granted`: all credit the peer ever gave on this link, used or not; it falls by a drain.
   void Credit(LinkId link, uint64_t granted);
@@ -97,6 +100,11 @@ class SenderCore {
   void Settled(LinkId link, MessageId id, const Outcome& outcome, BootTime now);
   /// Refused, failed to open, closed by the peer or cut: what was on it goes again.
   void LinkLost(LinkId link, std::string condition, std::string description, BootTime now);
+
+  /// Ends it, if it has not ended.
+  void Cancel(MessageId id);
+  /// Ends one that no peer has, the one given first among those that are next.
+  void DropOldest(const std::string& reason);
 
   /// Ends what is overdue, opens and closes links, assigns messages.
   void Pump(BootTime now);
@@ -136,7 +144,7 @@ class SenderCore {
   enum class Where { kQueued, kWaiting, kOnLink };
   struct Message {
     std::string key;
-    BootTime deadline;
+    BootTime deadline, expires;
     Where where = Where::kQueued;
     Peer* peer = nullptr;  // of kOnLink
     uint32_t attempts = 0, redelivered = 0, pauses = 0;
@@ -150,6 +158,7 @@ class SenderCore {
   Message* OnLink(LinkId link, MessageId id);
   void GiveBack(MessageId id, Message& message, const Outcome& outcome);
   void Requeue(std::vector<MessageId> ids);
+  void WakeAt(BootTime at, MessageId id);
   void End(MessageId id, DeliveryEnd end, std::string condition, std::string description);
   void EndUnsettled(MessageId id, const std::string& reason);
   void Failed(Peer& peer, EndpointHealth::Failure how, const std::string& why, BootTime now);
@@ -179,9 +188,10 @@ class SenderCore {
   std::vector<Candidate> candidates_;
   std::optional<BootTime> next_back_;  // when one that was not usable in this pump may be
   Messages messages_;
-  std::deque<MessageId> queue_;                            // may name ended ones
-  std::multimap<BootTime, MessageId> waiting_;             // may name ended ones
-  std::vector<std::pair<BootTime, MessageId>> deadlines_;  // a heap; may name ended ones
+  std::deque<MessageId> queue_;                 // may name ended ones
+  std::multimap<BootTime, MessageId> waiting_;  // may name ended ones
+  // A heap of deadlines and expiries; may name ended ones.
+  std::vector<std::pair<BootTime, MessageId>> deadlines_;
   std::vector<Action> actions_;
   Sender::Counters counters_;
   LinkId next_link_ = 1;

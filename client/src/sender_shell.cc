@@ -164,13 +164,19 @@ Delivery SenderShell::Take(const proton::message& message, SendOptions options,
   auto state = std::make_shared<Delivery::State>();
   state->done = std::move(options.done);
   const auto wait = options.deadline.count() > 0 ? options.deadline : options_.deadline;
-  state->deadline = BootClock::now() + wait;
+  const BootTime now = BootClock::now();
+  state->deadline = now + wait;
+  state->sender = weak_from_this();
   const auto refuse = [&state](const Status& status) {
     state->End({DeliveryEnd::kNotSent, ConditionOf(status.code()), status.message(), "", 0});
     return Delivery(state);
   };
 
-  Given given{next_id_++, {state, std::move(asked), {}}, std::move(options.key)};
+  const auto ttl = std::chrono::milliseconds(static_cast<int64_t>(message.ttl().milliseconds()));
+  if (ttl.count() > 0) state->expires = now + ttl;
+  if (asked) state->expires = std::min(state->expires, state->deadline);
+  Given given{next_id_++, {state, std::move(asked), {}}, std::move(options.key), false};
+  state->id = given.id;
   if (Status status = Encode(message, given); !status.ok()) return refuse(status);
   if (state->encoded.size() > limits::kMessageBytes) {
     return refuse(Status(Code::kInvalid, "the message is " + std::to_string(state->encoded.size()) +
@@ -182,6 +188,8 @@ Delivery SenderShell::Take(const proton::message& message, SendOptions options,
     lock.unlock();
     return refuse(full);
   }
+  given.displaces = Full();
+  displacing_ += given.displaces ? 1 : 0;
   ++in_use_;
   // Under the lock that found the sender open: Close, which comes later, finds the message.
   const bool idle = Queue(std::move(given));
@@ -216,10 +224,14 @@ Status SenderShell::Encode(const proton::message& message, Given& given) const {
 }
 
 Status SenderShell::WaitForRoom(std::unique_lock<std::mutex>& lock, BootTime until) {
-  const auto room = [this] { return closed_ || in_use_ < options_.buffer; };
+  const auto room = [this] {
+    // Before the turn has dropped any there may be two buffers full, no more.
+    const bool drops = options_.when_full == WhenFull::kDropOldest && displacing_ < options_.buffer;
+    return closed_ || drops || !Full();
+  };
   while (!room()) {
     const std::string most = std::to_string(options_.buffer);
-    if (options_.when_full == WhenFull::kFail) {
+    if (options_.when_full != WhenFull::kBlock) {
       return Status(Code::kOverloaded, "the sender's buffer is full: " + most + " messages");
     }
     const auto left = until - BootClock::now();
@@ -282,8 +294,15 @@ void SenderShell::Turn() {
 
 void SenderShell::Run(Event& event, BootTime now) {
   if (auto* given = std::get_if<Given>(&event)) {
-    core_.Give(given->id, std::move(given->key), given->flight.state->deadline);
+    if (given->displaces) core_.Pump(now);  // what can go to a peer is not dropped
+    core_.Give(given->id, std::move(given->key), given->flight.state->deadline,
+               given->flight.state->expires);
     flights_.emplace(given->id, std::move(given->flight));
+    if (!given->displaces) return;
+    if (core_.live() > options_.buffer)
+      core_.DropOldest("dropped for a newer one: the sender's buffer is full");
+    const std::lock_guard lock(mutex_);
+    --displacing_;
   } else if (auto* settled = std::get_if<Settled>(&event)) {
     core_.Settled(settled->link, settled->id, settled->outcome, now);
   } else {
@@ -305,8 +324,10 @@ void SenderShell::Act() {
     } else if (const auto* transmit = std::get_if<SenderCore::Transmit>(&action)) {
       Flight& flight = flights_.at(transmit->id);
       flight.link = transmit->link;
-      batches[transmit->link].push_back(
-          {transmit->id, {flight.state, &flight.state->encoded}, transmit->redelivered});
+      batches[transmit->link].push_back({transmit->id,
+                                         {flight.state, &flight.state->encoded},
+                                         transmit->redelivered,
+                                         transmit->ttl_left});
     }
   }
   for (auto& [link, items] : batches) {
@@ -390,6 +411,14 @@ std::vector<proton::message> SenderShell::Close(std::chrono::milliseconds wait) 
   while (future.wait_for(std::chrono::seconds(1)) != std::future_status::ready)
     if (!io_.MayBeWaitedFor()) return {};
   return future.get();
+}
+
+void SenderShell::Cancel(SenderCore::MessageId id) {
+  Post([this, id](BootTime) { core_.Cancel(id); });
+}
+
+void Delivery::Cancel() {
+  if (const auto sender = state_->sender.lock()) sender->Cancel(state_->id);
 }
 
 Sender::Counters SenderShell::counters() {

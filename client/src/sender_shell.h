@@ -55,6 +55,7 @@ class SenderShell : public std::enable_shared_from_this<SenderShell> {
   Result<proton::message> Request(const proton::message& message,
                                   std::chrono::milliseconds timeout);
   std::vector<proton::message> Close(std::chrono::milliseconds wait);
+  void Cancel(SenderCore::MessageId id);
   Sender::Counters counters();
 
  private:
@@ -70,6 +71,7 @@ class SenderShell : public std::enable_shared_from_this<SenderShell> {
     SenderCore::MessageId id;
     Flight flight;
     std::string key;
+    bool displaces;  // the buffer was full: another one, or this one, is dropped
   };
   struct Settled {
     SenderCore::LinkId link;
@@ -81,6 +83,7 @@ class SenderShell : public std::enable_shared_from_this<SenderShell> {
   Delivery Take(const proton::message& message, SendOptions options, std::shared_ptr<Asked> asked);
   Status Encode(const proton::message& message, Given& given) const;
   Status WaitForRoom(std::unique_lock<std::mutex>& lock, BootTime until);
+  bool Full() const { return in_use_ - displacing_ >= options_.buffer; }  // under mutex_
   void Post(Event event);
   bool Queue(Event event);  // under mutex_; true: Schedule is due
   void Schedule();
@@ -119,6 +122,7 @@ class SenderShell : public std::enable_shared_from_this<SenderShell> {
   bool scheduled_ = false;     // guarded by mutex_
   bool closed_ = false;        // guarded by mutex_
   size_t in_use_ = 0;          // guarded by mutex_; messages taken and not ended
+  size_t displacing_ = 0;      // guarded by mutex_; of these, on their way to drop another
   Sender::Counters counters_;  // guarded by mutex_; as of the last turn
   std::unique_ptr<Resolver::Subscription> subscription_;  // guarded by mutex_
   Resolver* resolver_ = nullptr;  // guarded by mutex_; null when physical or closed

@@ -2,6 +2,7 @@
 
 #include "amqp/tls.h"
 #include "announce.h"
+#include "dead_letters.h"
 
 namespace datawire {
 
@@ -68,19 +69,20 @@ void HandlerThread::Run() {
 }
 
 void HandlerThread::Handle(const std::shared_ptr<Exchange::State>& state) {
+  if (state->Expired(BootClock::now())) return;
   try {
     handler_(Exchange(state));
+  } catch (const std::exception& e) {
+    state->Fail(e.what());
   } catch (...) {
-    state->Answer({Settle::Kind::kModify, {}});
+    state->Fail("the handler failed");
   }
 }
 
-Result<std::unique_ptr<LinkedService>> LinkedService::Open(amqp::Io& io, TetherClient* tether,
-                                                           std::string container_id,
-                                                           Address address, Handler handler,
-                                                           ServiceOptions options,
-                                                           const DirectoryPlace& directory,
-                                                           const std::shared_ptr<amqp::Tls>& tls) {
+Result<std::unique_ptr<LinkedService>> LinkedService::Open(
+    amqp::Io& io, TetherClient* tether, std::string container_id, Address address, Handler handler,
+    ServiceOptions options, const DirectoryPlace& directory, const std::shared_ptr<amqp::Tls>& tls,
+    std::unique_ptr<Sender> dead_letters) {
   if (!handler) return Status(Code::kInvalid, "a service needs a handler");
   if (options.credit == 0) return Status(Code::kInvalid, "credit is 0, at least 1");
   if (options.weight > limits::kWeightMost) {
@@ -93,6 +95,9 @@ Result<std::unique_ptr<LinkedService>> LinkedService::Open(amqp::Io& io, TetherC
   auto node = std::make_shared<ServiceNode>(ServiceNode{service->address_});
   node->subtree = options.subtree;
   node->credit = options.credit;
+  node->feed = options.feed;
+  if (options.tries > 0)
+    node->dead_letters = std::make_shared<DeadLetters>(options.tries, std::move(dead_letters));
   node->deliver = [handlers =
                        service->handlers_](std::vector<std::shared_ptr<Exchange::State>>& states) {
     handlers->Push(states);

@@ -48,7 +48,8 @@ class LinkedService final : public Service {
                                                      std::string container_id, Address address,
                                                      Handler handler, ServiceOptions options,
                                                      const DirectoryPlace& directory,
-                                                     const std::shared_ptr<amqp::Tls>& tls);
+                                                     const std::shared_ptr<amqp::Tls>& tls,
+                                                     std::unique_ptr<Sender> dead_letters);
   ~LinkedService() override;
 
   std::string url() const override { return url_->text(); }

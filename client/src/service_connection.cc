@@ -58,7 +58,10 @@ void ServiceConnection::on_receiver_open(proton::receiver& receiver) {
 void ServiceConnection::on_sender_open(proton::sender& sender) {
   if (!sender.source().dynamic()) {
     const std::string source = sender.source().address();
-    if (!node_->Match(source)) return RefuseUnknown(sender, source, *node_);
+    auto address = node_->Match(source);
+    if (!address) return RefuseUnknown(sender, source, *node_);
+    if (draining_) return amqp::Refuse(sender, "amqp:link:detach-forced", "the service stops");
+    if (node_->feed.attached) return OpenOutlet(sender, *std::move(address));
     return amqp::Refuse(sender, "amqp:not-allowed",
                         "messages are sent to " + Shown(source) + ", none are received from it");
   }
@@ -71,6 +74,34 @@ void ServiceConnection::on_sender_open(proton::sender& sender) {
   reply_nodes_.insert(name);
 }
 
+void ServiceConnection::OpenOutlet(proton::sender& sender, std::string address) {
+  const auto connection = connection_.lock();
+  if (!connection) return;
+  proton::source_options source;
+  source.address(sender.source().address());
+  sender.open(proton::sender_options().source(source));
+  const auto outlet = std::make_shared<LinkOutlet>(connection, sender, std::move(address));
+  outlets_.push_back(outlet);
+  node_->feed.attached(outlet);
+}
+
+std::shared_ptr<LinkOutlet> ServiceConnection::OutletOf(const proton::sender& sender) const {
+  for (const auto& outlet : outlets_)
+    if (outlet->Has(sender)) return outlet;
+  return nullptr;
+}
+
+void ServiceConnection::Heard(proton::tracker& tracker) {
+  if (tracker.settled()) return;  // on_tracker_settle follows
+  on_tracker_settle(tracker);
+  tracker.settle();
+}
+
+void ServiceConnection::on_tracker_settle(proton::tracker& tracker) {
+  if (const auto outlet = OutletOf(tracker.sender())) outlet->Settled(tracker);
+  CloseWhenDone();
+}
+
 void ServiceConnection::on_message(proton::delivery& delivery, proton::message& message) {
   const auto in = std::find_if(in_.begin(), in_.end(), [&](const auto& entry) {
     return entry.second.receiver == delivery.receiver();
@@ -79,7 +110,8 @@ void ServiceConnection::on_message(proton::delivery& delivery, proton::message& 
   const uint64_t token = next_++;
   held_.emplace_hint(held_.end(), token, Held{delivery, in->first});
   came_.push_back(std::make_shared<Exchange::State>(shared_from_this(), token, in->second.address,
-                                                    node_->spare->Swap(message), node_->spare));
+                                                    node_->spare->Swap(message), node_->spare,
+                                                    node_->dead_letters));
   if (came_.size() > 1) return;
   // All that came in this turn wakes the handler once.
   if (const auto connection = connection_.lock()) {
@@ -146,21 +178,7 @@ Status ServiceConnection::Reply(uint64_t token, const std::string& reply_to,
 std::optional<uint64_t> ServiceConnection::SettleHeld(uint64_t token, const Settle& how) {
   auto node = held_.extract(token);
   if (!node) return std::nullopt;
-  proton::delivery& delivery = node.mapped().delivery;
-  switch (how.kind) {
-    case Settle::Kind::kAccept:
-      delivery.accept();
-      break;
-    case Settle::Kind::kReject:
-      amqp::Reject(delivery, kRejected, how.reason);
-      break;
-    case Settle::Kind::kRelease:
-      delivery.release();
-      break;
-    case Settle::Kind::kModify:
-      amqp::Modify(delivery, true, false);
-      break;
-  }
+  Apply(how, node.mapped().delivery);
   return node.mapped().in;
 }
 
@@ -189,12 +207,20 @@ void ServiceConnection::on_sendable(proton::sender& sender) {
   for (auto& [name, out] : out_) {
     if (out.sender == sender) SendReplies(out);
   }
+  if (const auto outlet = OutletOf(sender)) {
+    outlet->NoteCredit();
+    if (outlet->credit() > 0 && node_->feed.credit) node_->feed.credit(outlet);
+  }
   CloseWhenDone();
 }
 
 void ServiceConnection::on_sender_drain_start(proton::sender& sender) {
   on_sendable(sender);
-  amqp::ReturnCreditIfDraining(sender);
+  const auto outlet = OutletOf(sender);
+  const auto connection = connection_.lock();
+  if (!outlet || !connection) return (void)amqp::ReturnCreditIfDraining(sender);
+  // Who feeds it was told just now, and may have something for it.
+  connection->After(kFeedLook, [outlet] { outlet->ReturnCredit(); });
 }
 
 void ServiceConnection::Gone(const proton::receiver& receiver) {
@@ -206,7 +232,14 @@ void ServiceConnection::Gone(const proton::receiver& receiver) {
   CloseWhenDone();
 }
 
+void ServiceConnection::Gone(const std::shared_ptr<LinkOutlet>& outlet) {
+  std::erase(outlets_, outlet);
+  outlet->Lose();
+  if (node_->feed.detached) node_->feed.detached(outlet);
+}
+
 void ServiceConnection::Gone(const proton::sender& sender) {
+  if (const auto outlet = OutletOf(sender)) Gone(outlet);
   for (auto it = out_.begin(); it != out_.end();) {
     if (it->second.sender != sender) {
       ++it;
@@ -248,6 +281,7 @@ void ServiceConnection::Closed() {
   held_.clear();
   in_.clear();
   out_.clear();
+  while (!outlets_.empty()) Gone(std::shared_ptr(outlets_.back()));
   const std::lock_guard lock(mutex_);
   reply_nodes_.clear();
   told_.clear();
@@ -258,6 +292,7 @@ void ServiceConnection::Drain() {
   if (!connection) return;
   connection->Post([self = shared_from_this()] {
     if (std::exchange(self->draining_, true)) return;
+    for (const auto& outlet : self->outlets_) outlet->Drain();
     for (auto& [id, in] : self->in_) {
       in.draining = in.receiver.credit() > 0;
       if (in.draining) in.receiver.drain();
@@ -282,6 +317,9 @@ void ServiceConnection::CloseWhenDone() {
   }
   for (const auto& [name, out] : out_) {
     if (!out.replies.empty()) return;
+  }
+  for (const auto& outlet : outlets_) {
+    if (outlet->busy()) return;
   }
   if (const auto connection = connection_.lock()) connection->Close();
 }

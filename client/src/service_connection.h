@@ -17,6 +17,7 @@
 #include "amqp/connection.h"
 #include "datawire/address.h"
 #include "exchange.h"
+#include "outlet.h"
 
 namespace datawire {
 
@@ -27,6 +28,8 @@ struct ServiceNode {
   uint32_t credit = limits::kServiceCredit;
   /// Takes messages to the handler; must not block.
   std::function<void(std::vector<std::shared_ptr<Exchange::State>>&)> deliver;
+  Feed feed;
+  std::shared_ptr<DeadLetters> dead_letters;  ///< null: failures go back to the sender for ever
   const std::shared_ptr<SpareMessages> spare = std::make_shared<SpareMessages>();
 
   /// The logical address of an attach to `target`; nothing when it is not ours.
@@ -63,6 +66,10 @@ class ServiceConnection final : public proton::messaging_handler,
   void on_session_close(proton::session& session) override;
   void on_sendable(proton::sender& sender) override;
   void on_sender_drain_start(proton::sender& sender) override;
+  void on_tracker_accept(proton::tracker& tracker) override { Heard(tracker); }
+  void on_tracker_reject(proton::tracker& tracker) override { Heard(tracker); }
+  void on_tracker_release(proton::tracker& tracker) override { Heard(tracker); }
+  void on_tracker_settle(proton::tracker& tracker) override;
   void on_message(proton::delivery& delivery, proton::message& message) override;
   void on_error(const proton::error_condition&) override {}  // the default throws
 
@@ -93,6 +100,9 @@ class ServiceConnection final : public proton::messaging_handler,
     uint64_t in;
   };
 
+  void OpenOutlet(proton::sender& sender, std::string address);
+  std::shared_ptr<LinkOutlet> OutletOf(const proton::sender& sender) const;
+  void Heard(proton::tracker& tracker);
   void Deliver();
   void Tell(Told told);
   void Hear();
@@ -101,13 +111,15 @@ class ServiceConnection final : public proton::messaging_handler,
   void SendReplies(Out& out);
   void Gone(const proton::receiver& receiver);
   void Gone(const proton::sender& sender);
+  void Gone(const std::shared_ptr<LinkOutlet>& outlet);
   void CloseWhenDone();
 
   const std::shared_ptr<const ServiceNode> node_;
   std::weak_ptr<amqp::Connection> connection_;  // set once, before it is shared
   std::map<uint64_t, In> in_;
   std::map<std::string, Out> out_;  // by the node's address
-  std::map<uint64_t, Held> held_;   // handed out, not settled; at most credit a link
+  std::vector<std::shared_ptr<LinkOutlet>> outlets_;
+  std::map<uint64_t, Held> held_;  // handed out, not settled; at most credit a link
   std::vector<std::shared_ptr<Exchange::State>> came_;  // in this turn of the connection
   std::vector<Told> hearing_;                           // told_, while it is worked on
   uint64_t next_ = 1;

@@ -14,7 +14,7 @@
 #include <optional>
 
 #include "datawire/limits.h"
-#include "ops/bind_failure.h"
+#include "http/bind_failure.h"
 #include "view/principal.h"
 
 namespace datawire::directory {

@@ -12,7 +12,7 @@ namespace {
 // Descriptors of sections, constructors of values, positions of fields.
 constexpr uint8_t kHeader = 0x70, kProperties = 0x73;
 constexpr char kNull = 0x40;
-constexpr size_t kDeliveryCount = 4, kMessageId = 0, kReplyTo = 4, kCorrelationId = 5;
+constexpr size_t kTtl = 2, kDeliveryCount = 4, kMessageId = 0, kReplyTo = 4, kCorrelationId = 5;
 
 uint32_t Number(std::string_view bytes) {
   uint32_t value = 0;
@@ -145,7 +145,7 @@ Result<std::vector<char>> WithFields(std::string_view encoded, const MessageFiel
     rest.remove_prefix(whole);
   }
 
-  std::string id, reply_to, count;
+  std::string id, reply_to, count, ttl;
   if (!add.message_id.empty()) properties.Set(kMessageId, id = String(add.message_id));
   if (add.correlate && !properties.at(kMessageId).empty()) {
     properties.Set(kCorrelationId, properties.at(kMessageId));
@@ -156,6 +156,7 @@ Result<std::vector<char>> WithFields(std::string_view encoded, const MessageFiel
     count = UnsignedInt((before.empty() ? 0 : Number(before.substr(1))) + add.more_deliveries);
     header.Set(kDeliveryCount, count);
   }
+  if (add.ttl_ms > 0) header.Set(kTtl, ttl = UnsignedInt(add.ttl_ms));
 
   std::string front;
   front.reserve(encoded.size() - rest.size() + id.size() + reply_to.size() + 64);

@@ -14,6 +14,7 @@ struct MessageFields {
   bool correlate = false;        ///< correlation-id = message-id
   std::string_view reply_to;     ///< empty: as it is
   uint32_t more_deliveries = 0;  ///< added to delivery-count
+  uint32_t ttl_ms = 0;           ///< 0: as it is
 };
 
 /// The message with these fields set, in its encoded form: a proton::message in between costs some

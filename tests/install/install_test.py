@@ -16,8 +16,8 @@ BUILD = os.path.dirname(os.environ["DATAWIRE_BIN"].rstrip("/"))
 SOURCE = os.environ["DATAWIRE_SOURCE"]
 OUTSIDE = os.path.join(SOURCE, "tests/install/outside")
 ANALYZE = shutil.which("systemd-analyze")
-PUBLIC = {"address.h", "answer.h", "assert.h", "cache_snapshot.h", "client.h", "endpoint_url.h", "follow_channel.h", "limits.h", "resolver.h", "result.h",
-          "revision.h", "selection.h", "state_on_signal.h", "status.h", "tls_files.h"}
+PUBLIC = {"address.h", "answer.h", "assert.h", "cache_snapshot.h", "client.h", "clock.h", "endpoint_url.h", "feed.h", "follow_channel.h", "limits.h", "resolver.h", "result.h",
+          "revision.h", "selection.h", "stage.h", "state_on_signal.h", "status.h", "tls_files.h"}
 # What a public header must not lead to, by any way.
 HIDDEN = re.compile(r"/(grpc|grpcpp|google/protobuf|absl|boost|rocksdb|proton/io)/|\.pb\.h$")
 MOST_EXPOSURE = 15  # of 100, by systemd-analyze's own measure

@@ -20,6 +20,7 @@ NEVER_READ = {".git", "build", "__pycache__", "node_modules"}
 # Which unit a file belongs to: the first prefix that fits.
 UNITS = (
     ("proto/amqp/", "amqp"),
+    ("proto/http/", "http"),
     ("proto/tls/", "tls"),
     ("proto/src/wire", "proto"),
     ("proto/include/datawire/wire", "proto"),
@@ -28,7 +29,7 @@ UNITS = (
     ("resolver/", "resolver"),
     ("client/cli/", "dw"),
     ("client/examples/", "examples"),
-    ("client/intermediaries/", "examples"),
+    ("client/intermediaries/", "intermediaries"),
     ("client/polyglot/", "examples"),
     ("client/", "client"),
     ("directory/", "directory"),
@@ -38,19 +39,21 @@ MAY_INCLUDE = {
     "common": {"common"},
     "proto": {"common", "proto"},
     "amqp": {"common", "amqp"},
+    "http": {"common", "http"},
     "tls": {"common", "tls"},
     "resolver": {"common", "proto", "tls", "resolver"},
     "client": {"common", "proto", "tls", "amqp", "resolver", "client"},
     "dw": {"common", "proto", "tls", "amqp", "resolver", "client", "dw"},
     "examples": {"common", "resolver", "client", "examples"},
-    "directory": {"common", "proto", "tls", "amqp", "directory"},
+    "intermediaries": {"common", "http", "resolver", "client", "intermediaries"},
+    "directory": {"common", "proto", "http", "tls", "amqp", "directory"},
 }
 # library, what an include of it looks like, the path prefixes that own it.
 OWNED_LIBRARIES = (
     ("gRPC", r"grpcpp/|grpc/|.*\.grpc\.pb\.h$",
      ("directory/grpc/", "directory/engine/etcd/client", "resolver/src/", "client/src/tether", "client/cli/",
       "proto/tls/credentials")),
-    ("RocksDB", r"rocksdb/", ("directory/view/", "directory/engine/")),
+    ("RocksDB", r"rocksdb/", ("directory/view/", "directory/engine/", "client/intermediaries/")),
     ("Proton", r"proton/", ("proto/amqp/", "client/", "directory/amqp/")),
     ("Asio and Beast", r"boost/(asio|beast)\b", ("proto/amqp/",)),
 )

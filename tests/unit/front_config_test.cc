@@ -8,7 +8,7 @@
 
 #include "config.h"
 #include "ops/log.h"
-#include "ops/metrics.h"
+#include "http/metrics.h"
 
 namespace datawire::directory {
 namespace {

@@ -5,7 +5,7 @@
 
 #include <string>
 
-#include "ops/http.h"
+#include "http/server.h"
 
 namespace datawire::directory {
 namespace {

@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "datawire/feed.h"
 #include "datawire/resolver.h"
 #include "datawire/result.h"
 #include "datawire/selection.h"
@@ -36,6 +37,8 @@ class Delivery {
   const DeliveryOutcome& Wait();
   /// The outcome, if it ended already.
   std::optional<DeliveryOutcome> Poll() const;
+  /// Ends it soon, if it has not ended: NOT_SENT, or OUTCOME_UNKNOWN if a peer may have it.
+  void Cancel();
 
  private:
   std::shared_ptr<State> state_;
@@ -45,7 +48,11 @@ enum class Settlement {
   kAtLeastOnce,  ///< settled by the peer; sent again when its link is lost
   kAtMostOnce,   ///< pre-settled: gone when written; may be lost
 };
-enum class WhenFull { kBlock, kFail };
+enum class WhenFull {
+  kBlock,       ///< Send waits, at most to the deadline
+  kFail,        ///< the new one ends as NOT_SENT
+  kDropOldest,  ///< the oldest that no peer has does; the new one, if peers have all others
+};
 
 struct SenderOptions {
   Settlement settlement = Settlement::kAtLeastOnce;
@@ -66,7 +73,8 @@ class Sender {
  public:
   virtual ~Sender() = default;  ///< Close(0)
   /// Takes a copy of the message; blocks (or fails with an ended delivery) while the buffer is
-  /// full. What is sent has a message-id.
+  /// full. What is sent has a message-id. One with a ttl is put on no link after it, and its header
+  /// tells the peer what is left of it.
   virtual Delivery Send(const proton::message& message, SendOptions options = {}) = 0;
   /// Waits for what is not settled; returns what is not after `wait`, in the order sent; those
   /// deliveries end as NOT_SENT or OUTCOME_UNKNOWN.
@@ -96,6 +104,9 @@ class Exchange {
   void Accept();
   void Reject(const std::string& reason);  ///< final, with condition `datawire:rejected`
   void Release();                          ///< to another endpoint, now
+  /// As if the handler had thrown: modified with delivery-failed, so that it comes again; at the
+  /// last of ServiceOptions::tries to the dead-letter address, with the reason.
+  void Fail(const std::string& reason);
   /// Accepts, and sends `reply` to the message's reply-to (on this connection only) with its
   /// correlation id. kInvalid when the message asks for no reply: it is accepted all the same.
   Status Reply(proton::message reply);
@@ -115,6 +126,12 @@ struct ServiceOptions {
   std::map<std::string, std::string> labels;
   bool subtree = false;                      ///< registers for all addresses below, too
   uint32_t credit = limits::kServiceCredit;  ///< messages in flight a link
+  /// A message that failed so often, by its delivery-count, is not tried again; 0: always is. It
+  /// goes to `dead_letter` (stage.h) and is accepted once that has it; without one it is rejected
+  /// with `datawire:tried-too-often`.
+  uint32_t tries = 0;
+  std::string dead_letter;
+  Feed feed;  ///< of peers that attach to be given messages
 };
 
 /// A service that listens, is registered, heartbeats. Thread-safe.

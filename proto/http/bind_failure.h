@@ -6,7 +6,7 @@
 #include "datawire/endpoint_url.h"
 #include "datawire/result.h"
 
-namespace datawire::directory {
+namespace datawire {
 
 /// Sockets that listen at `at`, one for each address it stands for, non-blocking; all on one port.
 /// kUnavailable as below. Whoever gets them closes them.
@@ -20,4 +20,4 @@ Status TryBind(const HostPort& at);
 /// kUnavailable, one line with the address and the system's reason.
 Status BindFailure(const HostPort& at);
 
-}  // namespace datawire::directory
+}  // namespace datawire

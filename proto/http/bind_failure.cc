@@ -1,4 +1,4 @@
-#include "ops/bind_failure.h"
+#include "http/bind_failure.h"
 
 #include <netdb.h>
 #include <netinet/in.h>
@@ -8,7 +8,7 @@
 #include <cerrno>
 #include <system_error>
 
-namespace datawire::directory {
+namespace datawire {
 
 uint16_t PortOf(int socket) {
   sockaddr_storage address{};
@@ -69,4 +69,4 @@ Status BindFailure(const HostPort& at) {
                 "cannot listen on " + at.ToString() + ": it was in use a moment ago, try again");
 }
 
-}  // namespace datawire::directory
+}  // namespace datawire

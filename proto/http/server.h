@@ -8,7 +8,7 @@
 #include "datawire/endpoint_url.h"
 #include "datawire/result.h"
 
-namespace datawire::directory {
+namespace datawire {
 
 /// What the ops pages show. Called on the server's threads.
 struct HttpPages {
@@ -34,4 +34,4 @@ class HttpServer {
   std::unique_ptr<Running> running_;
 };
 
-}  // namespace datawire::directory
+}  // namespace datawire

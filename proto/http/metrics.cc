@@ -1,11 +1,11 @@
-#include "ops/metrics.h"
+#include "http/metrics.h"
 
 #include <prometheus/metric_family.h>
 #include <prometheus/text_serializer.h>
 
 #include <sstream>
 
-namespace datawire::directory {
+namespace datawire {
 
 std::string MetricsText(const std::vector<Metric>& metrics) {
   std::vector<prometheus::MetricFamily> families;
@@ -27,4 +27,4 @@ std::string MetricsText(const std::vector<Metric>& metrics) {
   return std::move(out).str();
 }
 
-}  // namespace datawire::directory
+}  // namespace datawire

@@ -5,7 +5,7 @@
 #include <utility>
 #include <vector>
 
-namespace datawire::directory {
+namespace datawire {
 
 /// One metric at one moment. Names and meaning: METRICS.md. Value.
 struct Metric {
@@ -21,4 +21,4 @@ struct Metric {
 /// The Prometheus text format, version 0.0.4.
 std::string MetricsText(const std::vector<Metric>& metrics);
 
-}  // namespace datawire::directory
+}  // namespace datawire

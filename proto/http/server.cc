@@ -1,4 +1,4 @@
-#include "ops/http.h"
+#include "http/server.h"
 
 #include <httplib.h>
 
@@ -8,9 +8,9 @@
 #include <vector>
 
 #include "datawire/mutex.h"
-#include "ops/bind_failure.h"
+#include "http/bind_failure.h"
 
-namespace datawire::directory {
+namespace datawire {
 namespace {
 
 constexpr size_t kThreads = 4;
@@ -133,4 +133,4 @@ void HttpServer::Stop() {
   running_->thread.join();
 }
 
-}  // namespace datawire::directory
+}  // namespace datawire
