@@ -231,7 +231,9 @@ Status SenderShell::WaitForRoom(std::unique_lock<std::mutex>& lock, BootTime unt
   };
   while (!room()) {
     const std::string most = std::to_string(options_.buffer);
-    if (options_.when_full != WhenFull::kBlock) {
+    // kDropOldest: a moment, until the turn has made room.
+    if (options_.when_full == WhenFull::kFail ||
+        (options_.when_full == WhenFull::kDropOldest && !io_.MayBeWaitedFor())) {
       return Status(Code::kOverloaded, "the sender's buffer is full: " + most + " messages");
     }
     const auto left = until - BootClock::now();

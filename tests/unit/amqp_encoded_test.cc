@@ -131,5 +131,13 @@ TEST(AmqpEncodedTest, RefusesWhatIsCutOffOrNoMessage) {
   }
 }
 
+TEST(AmqpEncodedTest, WhatIsLeftOfItsTimeToLiveReplacesIt) {
+  EXPECT_EQ(Edited(Full(), {.ttl_ms = 70'000}).ttl().milliseconds(), 70'000u);
+  const proton::message bare = Edited(proton::message("x"), {.ttl_ms = 7});
+  EXPECT_EQ(bare.ttl().milliseconds(), 7u);
+  EXPECT_EQ(proton::get<std::string>(bare.body()), "x");
+  ExpectAlike(Edited(Full(), {.ttl_ms = 5000}), Full());
+}
+
 }  // namespace
 }  // namespace datawire::amqp

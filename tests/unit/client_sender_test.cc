@@ -269,6 +269,74 @@ TEST_F(SenderTest, AFullBufferFailsOrBlocks) {
   EXPECT_EQ(sent.get(), End::kAccepted);
 }
 
+TEST_F(SenderTest, AFullBufferDropsTheOldestThatNoPeerHas) {
+  std::mutex mutex;
+  std::vector<Exchange> held;
+  const auto service = Serve(
+      [&](Exchange exchange) {
+        const std::lock_guard lock(mutex);
+        held.push_back(std::move(exchange));
+      },
+      {.credit = 1});
+  SenderOptions options;
+  options.buffer = 3;
+  options.when_full = WhenFull::kDropOldest;
+  const auto sender = Open(To(*service), options);
+  std::vector<Delivery> sent;
+  sent.push_back(sender->Send(proton::message("0")));
+  const BootTime until = BootClock::now() + 10s;
+  while (sender->counters().sent < 1 && BootClock::now() < until) std::this_thread::yield();
+  for (int i = 1; i < 100; ++i) sent.push_back(sender->Send(proton::message(std::to_string(i))));
+  for (size_t i = 1; i < 98; ++i) {
+    EXPECT_EQ(sent[i].Wait().end, End::kNotSent) << i;
+    EXPECT_NE(sent[i].Wait().description.find("newer"), std::string::npos);
+  }
+  const auto accept_all = [&] {
+    const std::lock_guard lock(mutex);
+    for (Exchange& exchange : held) exchange.Accept();
+    held.clear();
+  };
+  for (const size_t i : {size_t{0}, size_t{98}, size_t{99}}) {
+    while (!sent[i].Poll()) accept_all();
+    EXPECT_EQ(sent[i].Wait().end, End::kAccepted) << i;
+  }
+}
+
+TEST_F(SenderTest, WithAllAtPeersTheNewOneIsDropped) {
+  std::mutex mutex;
+  std::vector<Exchange> held;
+  const auto service = Serve([&](Exchange exchange) {
+    const std::lock_guard lock(mutex);
+    held.push_back(std::move(exchange));
+  });
+  SenderOptions options;
+  options.buffer = 2;
+  options.when_full = WhenFull::kDropOldest;
+  const auto sender = Open(To(*service), options);
+  for (int i = 0; i < 2; ++i) sender->Send(proton::message("x"));
+  const BootTime until = BootClock::now() + 10s;
+  while (sender->counters().sent < 2 && BootClock::now() < until) std::this_thread::yield();
+  EXPECT_EQ(Outcome(sender->Send(proton::message("y"))).end, End::kNotSent);
+  EXPECT_EQ(sender->counters().sent, 2u);
+}
+
+TEST_F(SenderTest, CancelEndsADelivery) {
+  std::promise<Exchange> given;
+  const auto service = Serve([&](Exchange exchange) { given.set_value(std::move(exchange)); });
+  const auto nobody = Open("amqp://127.0.0.1:1/n");
+  Delivery waits = nobody->Send(proton::message("x"));
+  waits.Cancel();
+  EXPECT_EQ(waits.Wait().end, End::kNotSent);
+  EXPECT_NE(waits.Wait().description.find("cancelled"), std::string::npos);
+  const auto sender = Open(To(*service));
+  Delivery there = sender->Send(proton::message("x"));
+  Exchange exchange = given.get_future().get();
+  there.Cancel();
+  EXPECT_EQ(there.Wait().end, End::kOutcomeUnknown);
+  exchange.Accept();
+  there.Cancel();
+}
+
 TEST_F(SenderTest, AStoppedSinkStopsTheSource) {
   std::atomic<int> came = 0;
   std::mutex mutex;

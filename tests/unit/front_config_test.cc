@@ -7,8 +7,8 @@
 #include <vector>
 
 #include "config.h"
-#include "ops/log.h"
 #include "http/metrics.h"
+#include "ops/log.h"
 
 namespace datawire::directory {
 namespace {

@@ -55,6 +55,7 @@ class SenderCoreTest : public testing::Test {
         on_[send->id] = send->link;
         order_.push_back(send->id);
         redelivered_[send->id] = send->redelivered;
+        ttl_left_[send->id] = send->ttl_left;
       } else if (auto* forget = std::get_if<SenderCore::Forget>(&action)) {
         forgotten_.insert(forget->id);
       } else if (auto* ejected = std::get_if<SenderCore::Ejected>(&action)) {
@@ -121,6 +122,7 @@ class SenderCoreTest : public testing::Test {
   std::map<uint64_t, uint64_t> on_;
   std::vector<uint64_t> order_;
   std::map<uint64_t, uint32_t> redelivered_;
+  std::map<uint64_t, std::chrono::milliseconds> ttl_left_;
   std::set<uint64_t> forgotten_;
   std::vector<SenderCore::Ejected> ejected_;
   std::map<uint64_t, DeliveryOutcome> ends_;

@@ -323,5 +323,77 @@ TEST_F(SenderCoreTest, EveryMessageEndsOnceUnderRandomFaults) {
   }
 }
 
+TEST_F(SenderCoreTest, WhatOutlivesItsTimeToLiveIsPutOnNoLink) {
+  Answer({At(1)});
+  core_->Give(1, "", now_ + 30s, now_ + 100ms);
+  Pump();
+  Pass(100ms);
+  EXPECT_EQ(Ended(1), End::kNotSent);
+  EXPECT_NE(ends_[1].description.find("time to live"), std::string::npos);
+  Open(1);
+  EXPECT_TRUE(order_.empty());
+}
+
+TEST_F(SenderCoreTest, OnALinkItIsStillSettledAfterItsTimeToLive) {
+  Answer({At(1)});
+  Give(9);
+  Open(1);
+  core_->Give(1, "", now_ + 30s, now_ + 100ms);
+  core_->Give(2, "", now_ + 30s, now_ + 100ms);
+  Pump();
+  EXPECT_EQ(ttl_left_[1], 100ms);
+  EXPECT_EQ(ttl_left_[9], 0ms) << "lives for ever: its header stays as it is";
+  Pass(150ms);
+  EXPECT_FALSE(Ended(1));
+  Settle(1, Kind::kAccepted);
+  EXPECT_EQ(Ended(1), End::kAccepted);
+  Settle(2, Kind::kReleased);
+  EXPECT_EQ(Ended(2), End::kNotSent) << "given back too late for another link";
+}
+
+TEST_F(SenderCoreTest, ALostLinkSendsNoMessageAgainThatHasExpired) {
+  Answer({At(1), At(2)});
+  Give(9);
+  Open(1);
+  Open(2);
+  core_->Give(1, "", now_ + 30s, now_ + 100ms);
+  Pump();
+  const int at = Where(1);
+  Pass(150ms);
+  Lose(at);
+  EXPECT_EQ(Ended(1), End::kOutcomeUnknown);
+}
+
+TEST_F(SenderCoreTest, CancelEndsWhatNobodyHasAsNotSentAndForgetsWhatAPeerHas) {
+  Answer({At(1)});
+  Give(1);
+  core_->Cancel(1);
+  Pump();
+  EXPECT_EQ(Ended(1), End::kNotSent);
+  Give(2);
+  Open(1);
+  ASSERT_EQ(Where(2), 1);
+  core_->Cancel(2);
+  core_->Cancel(77);
+  Pump();
+  EXPECT_EQ(Ended(2), End::kOutcomeUnknown);
+  EXPECT_TRUE(forgotten_.contains(2));
+  Give(3);
+  EXPECT_EQ(Where(3), 1) << "the link works on";
+}
+
+TEST_F(SenderCoreTest, TheOldestThatNoPeerHasIsDropped) {
+  Answer({At(1)});
+  Give(1);
+  Open(1, 1);
+  Give(2);
+  Give(3);
+  core_->DropOldest("full");
+  Pump();
+  EXPECT_FALSE(Ended(1)) << "the peer has it";
+  EXPECT_EQ(Ended(2), End::kNotSent);
+  EXPECT_FALSE(Ended(3));
+}
+
 }  // namespace
 }  // namespace datawire
