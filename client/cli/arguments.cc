@@ -218,6 +218,11 @@ void AddFlags(CLI::App& app, Typed& typed, Arguments& out) {
                          "and URL are replaced");
   of("send")->add_flag("--presettled", out.presettled,
                        "At most once: may be lost, nobody confirms it");
+  of("send")->add_flag(
+      "--trace", out.trace,
+      "A W3C trace context for each message; says who took it, and after how long");
+  of("receive")->add_flag("--pull", out.pull,
+                          "Asks the address, a queue or topic, for messages; registers nothing");
   option(of("receive"), "--listen", out.listen, "HOST:PORT", "Default 127.0.0.1:0, any free port");
   for (const char* name : {"send", "request", "receive"}) {
     option(of(name), "--region", out.region, "NAME", "Where this process is: the near come first");

@@ -39,6 +39,7 @@ struct Arguments {
   std::optional<std::chrono::milliseconds> max_stale;
   std::optional<Revision> min_revision, after;
   bool is_static = false, subtree = false, sessions = false, presettled = false;
+  bool trace = false, pull = false;
   bool merge = false, cluster = false;
   bool acknowledged = false, undo = false;
   uint32_t priority = 0, weight = 0;

@@ -3,6 +3,7 @@
 #include <sstream>
 
 #include "datawire/clock.h"
+#include "datawire/stage.h"
 #include "datawire/utf8.h"
 #include "messages.h"
 #include "render.h"
@@ -29,7 +30,9 @@ std::string BodyText(const proton::message& message) {
 std::string MessageText(std::string_view address, const proton::message& message, Format format) {
   const std::string body = BodyText(message);
   if (!IsJson(format)) return PrintableBody(body) + "\n";
-  return Line(Json{{"address", address}, {"body", body}}) + "\n";
+  Json json{{"address", address}, {"body", body}};
+  if (const std::string trace = TraceparentOf(message); !trace.empty()) json["traceparent"] = trace;
+  return Line(json) + "\n";
 }
 
 // Suspects are tried, too.
@@ -110,9 +113,36 @@ Result<int> FindPeer(Session& session) {
   return MayTake(answers.front()) ? 0 : Judge(session, answers.front());
 }
 
+namespace {
+
+// Asks a peer for messages until a signal, the count, or the end of the output.
+Result<int> Pull(Session& session) {
+  const Arguments& arguments = session.arguments;
+  Console& console = session.console;
+  DW_ASSIGN(const int none, FindPeer(session));
+  if (none != 0) return none;
+  console.CatchSignals();
+  Client client(ClientOptionsOf(session));
+  const auto credit = static_cast<uint32_t>(  // what is too much would go back
+      std::min<uint64_t>(arguments.count > 0 ? arguments.count : UINT64_MAX,
+                         limits::kServiceCredit));
+  DW_ASSIGN(const auto receiver, client.OpenReceiver(arguments.words.front(), {.credit = credit}));
+  Receiving receiving{arguments, console};
+  while (console.signal() == 0 && receiving.output_open && !receiving.full() &&
+         !console.ReaderGone()) {
+    auto exchange = receiver->Receive(kLook);
+    if (exchange.ok()) receiving.Handle(std::move(exchange).value());
+  }
+  receiver->Close();
+  return console.signal() == 0 ? 0 : kExitInterrupted;
+}
+
+}  // namespace
+
 Result<int> Receive(Session& session) {
   const Arguments& arguments = session.arguments;
   Console& console = session.console;
+  if (arguments.pull) return Pull(session);
   DW_ASSIGN(const Address address, Address::Parse(arguments.words.front()));
   DW_RETURN_IF_ERROR(session.api.GetStatus().status());
   console.CatchSignals();

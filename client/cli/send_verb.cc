@@ -1,9 +1,11 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <cmath>
 #include <condition_variable>
 #include <cstring>
 #include <deque>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <nlohmann/json.hpp>
@@ -11,6 +13,7 @@
 
 #include "datawire/client.h"
 #include "datawire/clock.h"
+#include "datawire/stage.h"
 #include "messages.h"
 #include "render.h"
 #include "verbs.h"
@@ -173,22 +176,36 @@ class Sending {
       return outcomes_->Put(number, {.end = DeliveryEnd::kNotSent,
                                      .condition = std::string(MappingOf(fit.code()).amqp_condition),
                                      .description = fit.message()});
-    sender_.Send(
-        proton::message(std::move(text)),
-        {.done = [to = outcomes_, number](const DeliveryOutcome& o) { to->Put(number, o); }});
+    proton::message message(std::move(text));
+    if (arguments_.trace) {
+      const std::string trace = NewTraceparent();
+      SetTraceparent(message, trace);
+      traces_[number] = {trace, BootClock::now()};
+    }
+    sender_.Send(message, {.done = [to = outcomes_, number](const DeliveryOutcome& o) {
+                   to->Put(number, o);
+                 }});
   }
 
   void Settle(std::deque<Outcomes::Item> items) {
     for (auto& [number, outcome] : items) {
       Reword(outcome.description);
-      if (IsJson(arguments_.format))
-        console_.Print(Line(Json{{"message", number},
-                                 {"outcome", DeliveryEndName(outcome.end)},
-                                 {"peer", outcome.peer},
-                                 {"condition", outcome.condition},
-                                 {"description", outcome.description},
-                                 {"attempts", outcome.attempts}}) +
-                       "\n");
+      const auto trace = traces_.extract(number);
+      if (IsJson(arguments_.format)) {
+        Json json{{"message", number},
+                  {"outcome", DeliveryEndName(outcome.end)},
+                  {"peer", outcome.peer},
+                  {"condition", outcome.condition},
+                  {"description", outcome.description},
+                  {"attempts", outcome.attempts}};
+        if (trace) {
+          json["traceparent"] = trace.mapped().parent;
+          json["ms"] = MillisSince(trace.mapped().since);
+        }
+        console_.Print(Line(json) + "\n");
+      } else if (trace) {
+        TellTrace(number, outcome, trace.mapped());
+      }
       last_progress_ = BootClock::now();
       if (++ended_ % 100 == 0) console_.Progress(std::to_string(ended_) + " messages ...");
       if (outcome.end == DeliveryEnd::kAccepted)
@@ -196,6 +213,24 @@ class Sending {
       else
         NoteFailure(number, outcome);
     }
+  }
+
+  struct Trace {
+    std::string parent;
+    BootTime since;
+  };
+  static double MillisSince(BootTime since) {
+    return std::round(std::chrono::duration<double, std::milli>(BootClock::now() - since).count() *
+                      1000) /
+           1000;
+  }
+  void TellTrace(uint64_t number, const DeliveryOutcome& outcome, const Trace& trace) {
+    char text[64];
+    std::snprintf(text, sizeof text, " after %.3f ms", MillisSince(trace.since));
+    console_.Tell("message " + std::to_string(number) + ": " + trace.parent + " " +
+                  std::string(DeliveryEndName(outcome.end)) + text +
+                  (outcome.peer.empty() ? "" : " by " + outcome.peer) + ", " +
+                  std::to_string(outcome.attempts) + (outcome.attempts == 1 ? " try" : " tries"));
   }
 
   // The sender was closed by us, for a reason of ours.
@@ -235,6 +270,7 @@ class Sending {
   // Shared with callbacks that may come late.
   const std::shared_ptr<Outcomes> outcomes_ = std::make_shared<Outcomes>();
   uint64_t given_ = 0, ended_ = 0, accepted_ = 0, invalid_ = 0;
+  std::map<uint64_t, Trace> traces_;  // with --trace; of what is on its way
   BootTime last_progress_;
   std::string failure_, why_closed_;
 };

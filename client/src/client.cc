@@ -5,6 +5,7 @@
 #include <random>
 
 #include "amqp/tls.h"
+#include "link_book.h"
 #include "receiver.h"
 #include "sender_shell.h"
 #include "service.h"
@@ -74,7 +75,9 @@ struct Client::Impl {
         container_id(ContainerId(options.program)),
         io(std::max(options.io_threads, 1)),
         tls(OpenTls(options.resolver.tls)),
-        links(std::make_shared<Links>(io, container_id, tls.ok() ? *tls : nullptr)) {}
+        book(std::make_shared<LinkBook>(options.link_observer)),
+        links(
+            std::make_shared<datawire::Links>(io, container_id, tls.ok() ? *tls : nullptr, book)) {}
 
   ~Impl() {
     for (auto& [address, shell] : requesters) shell->Close(std::chrono::milliseconds(0));
@@ -159,7 +162,8 @@ struct Client::Impl {
   const std::string container_id;
   amqp::Io io;
   const Result<std::shared_ptr<amqp::Tls>> tls;
-  std::shared_ptr<Links> links;
+  const std::shared_ptr<LinkBook> book;
+  std::shared_ptr<datawire::Links> links;
   std::mutex mutex;
   std::unique_ptr<Resolver> resolver;    // set once, under mutex
   Status resolver_status;                // guarded by mutex
@@ -192,7 +196,7 @@ Result<std::unique_ptr<Service>> Client::Serve(std::string_view address, Handler
   DW_ASSIGN(std::unique_ptr<Service> service,
             LinkedService::Open(impl_->io, tether, impl_->container_id, std::move(parsed),
                                 std::move(handler), std::move(options), directory, std::move(tls),
-                                std::move(dead_letters)));
+                                std::move(dead_letters), impl_->book));
   return service;
 }
 
@@ -221,6 +225,10 @@ Result<proton::message> Client::Request(std::string_view address, const proton::
                                         std::chrono::milliseconds timeout) {
   DW_ASSIGN(const std::shared_ptr<SenderShell> shell, impl_->Requester(address));
   return shell->Request(message, timeout);
+}
+
+std::vector<LinkReport> Client::Links() {
+  return impl_->book->Reports();
 }
 
 Resolver& Client::resolver() {

@@ -199,8 +199,9 @@ std::shared_ptr<PeerLink> Links::Open(const EndpointUrl& url, LinkSpec spec,
       events->OnLost(std::string(MappingOf(Code::kInvalid).amqp_condition),
                      NeedsCertificates(url).message());
     });
-    return std::make_shared<LinkOfPeer>(nullptr, std::move(spec), nullptr);
+    return std::make_shared<LinkOfPeer>(nullptr, std::move(spec), nullptr, nullptr);
   }
+  spec.peer = url.authority();
   const std::lock_guard lock(mutex_);
   std::erase_if(peers_, [](const auto& entry) { return entry.second->over(); });
   const std::string identity = spec.identity;
@@ -208,11 +209,11 @@ std::shared_ptr<PeerLink> Links::Open(const EndpointUrl& url, LinkSpec spec,
       (url.secure() ? "amqps://" : "amqp://") + url.authority() + " " + identity;
   const auto [begin, end] = peers_.equal_range(key);
   for (auto it = begin; it != end; ++it) {
-    auto link = std::make_shared<LinkOfPeer>(it->second, spec, events);
+    auto link = std::make_shared<LinkOfPeer>(it->second, spec, events, book_);
     if (it->second->Add(link)) return link;
   }
   auto peer = std::make_shared<Peer>();
-  auto link = std::make_shared<LinkOfPeer>(peer, std::move(spec), events);
+  auto link = std::make_shared<LinkOfPeer>(peer, std::move(spec), events, book_);
   peers_.emplace(key, peer);
   peer->Start(io_, url, identity, container_id_, url.secure() ? tls_ : nullptr);
   if (!peer->Add(link)) {

@@ -11,6 +11,7 @@
 
 #include "amqp/connection.h"
 #include "datawire/endpoint_url.h"
+#include "link_book.h"
 #include "sender_core.h"
 
 namespace datawire {
@@ -49,6 +50,7 @@ struct Settle {
 };
 /// On the strand of its connection.
 void Apply(const Settle& how, proton::delivery& delivery);
+void Note(const Settle& how, LinkBook::Page& page);
 
 /// A link of ours on a shared connection. Thread-safe; what is asked of a lost one is dropped.
 class PeerLink {
@@ -81,6 +83,7 @@ struct LinkSpec {
   bool presettled = false;  ///< of a sender
   uint32_t credit = 0;      ///< of a receiver
   std::string identity;     ///< of the peer, which its certificate must name; empty: any
+  std::string peer;         ///< HOST:PORT; Open fills it in
 };
 
 /// kInvalid, for an amqps URL where there are no certificates.
@@ -91,8 +94,12 @@ Status NeedsCertificates(const EndpointUrl& url);
 class Links {
  public:
   /// `tls`: for amqps URLs; without it they are refused.
-  Links(amqp::Io& io, std::string container_id, std::shared_ptr<amqp::Tls> tls = nullptr)
-      : io_(io), container_id_(std::move(container_id)), tls_(std::move(tls)) {}
+  Links(amqp::Io& io, std::string container_id, std::shared_ptr<amqp::Tls> tls = nullptr,
+        std::shared_ptr<LinkBook> book = std::make_shared<LinkBook>(nullptr))
+      : io_(io),
+        container_id_(std::move(container_id)),
+        tls_(std::move(tls)),
+        book_(std::move(book)) {}
   ~Links();
 
   /// Returns at once; `events` tells how it went. Connects if there is no connection to that host
@@ -108,6 +115,7 @@ class Links {
   amqp::Io& io_;
   const std::string container_id_;
   const std::shared_ptr<amqp::Tls> tls_;
+  const std::shared_ptr<LinkBook> book_;
   std::mutex mutex_;
   // Guarded by mutex_; by scheme, authority and identity.
   std::multimap<std::string, std::shared_ptr<Peer>> peers_;

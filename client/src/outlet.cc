@@ -70,6 +70,7 @@ void LinkOutlet::Send(const std::vector<char>& encoded, Done done) {
     const uint64_t tag = next_tag_++;
     if (amqp::SendEncoded(sender_, {encoded.data(), encoded.size()}, tag).ok()) {
       ++sent_;
+      page_->Message();
       given_out_.emplace(tag, std::move(done));
       return;
     }
@@ -80,7 +81,15 @@ void LinkOutlet::Send(const std::vector<char>& encoded, Done done) {
 
 void LinkOutlet::Settled(const proton::tracker& tracker) {
   const auto node = given_out_.extract(amqp::TagOf(tracker));
-  if (node) node.mapped()(VerdictOf(tracker));
+  if (!node) return;
+  const Verdict verdict = VerdictOf(tracker);
+  if (verdict.kind == Verdict::Kind::kAccepted)
+    page_->Accepted();
+  else if (verdict.kind == Verdict::Kind::kRejected)
+    page_->Rejected();
+  else
+    page_->GivenBack();
+  node.mapped()(verdict);
 }
 
 void LinkOutlet::Close(const std::string& condition, const std::string& why) {
@@ -96,6 +105,7 @@ void LinkOutlet::Close(const std::string& condition, const std::string& why) {
 
 void LinkOutlet::Lose() {
   EndAll();
+  page_->End("");
   sender_ = proton::sender();
 }
 

@@ -8,6 +8,7 @@
 
 #include "amqp/connection.h"
 #include "datawire/feed.h"
+#include "link_book.h"
 
 namespace datawire {
 
@@ -19,10 +20,11 @@ inline constexpr std::chrono::milliseconds kFeedLook{50};
 class LinkOutlet final : public Outlet, public std::enable_shared_from_this<LinkOutlet> {
  public:
   LinkOutlet(const std::shared_ptr<amqp::Connection>& connection, proton::sender sender,
-             std::string address)
+             std::string address, std::shared_ptr<LinkBook::Page> page)
       : connection_(connection),
         address_(std::move(address)),
         peer_(connection->peer()),
+        page_(std::move(page)),
         sender_(std::move(sender)) {}
 
   const std::string& address() const override { return address_; }
@@ -53,6 +55,7 @@ class LinkOutlet final : public Outlet, public std::enable_shared_from_this<Link
   const std::string address_, peer_;
   std::atomic<uint64_t> granted_ = 0, given_ = 0;  // of all time
   std::atomic<bool> draining_ = false;
+  const std::shared_ptr<LinkBook::Page> page_;
   proton::sender sender_;
   std::map<uint64_t, Done> given_out_;  // by tag; at most the peer's credit
   uint64_t sent_ = 0, next_tag_ = 1;

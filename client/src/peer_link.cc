@@ -59,6 +59,12 @@ void Apply(const Settle& how, proton::delivery& delivery) {
   }
 }
 
+void Note(const Settle& how, LinkBook::Page& page) {
+  if (how.kind == Settle::Kind::kAccept) return page.Accepted();
+  if (how.kind == Settle::Kind::kReject) return page.Rejected();
+  page.GivenBack();
+}
+
 bool LinkOfPeer::Start(proton::connection connection) {
   if (closed_) return false;
   events_->OnStart(weak_from_this());
@@ -100,6 +106,10 @@ void LinkOfPeer::OnAttached(const proton::link& link) {
   const bool sender_ready = sender_attached_ || spec_.kind == LinkSpec::Kind::kReceiver;
   const bool receiver_ready = receiver_attached_ || spec_.kind == LinkSpec::Kind::kSender;
   if (!sender_ready || !receiver_ready) return;
+  page_ = book_->Open({.peer = spec_.peer,
+                       .node = spec_.node,
+                       .ours = true,
+                       .incoming = spec_.kind == LinkSpec::Kind::kReceiver});
   events_->OnOpened();
   if (sender_attached_) ReportCredit();
 }
@@ -144,6 +154,7 @@ void LinkOfPeer::Send(const Item& item) {
   if (!amqp::SendEncoded(sender_, {bytes.data(), bytes.size()}, item.id).ok())
     return events_->OnBounced(item.id);
   ++sent_;
+  page_->Message();
   if (spec_.presettled) events_->OnWritten(item.id);
 }
 
@@ -155,7 +166,16 @@ void LinkOfPeer::Forget(uint64_t id) {
 }
 
 void LinkOfPeer::OnSettled(const proton::tracker& tracker) {
-  if (const uint64_t id = amqp::TagOf(tracker)) events_->OnSettled(id, OutcomeOf(tracker));
+  const uint64_t id = amqp::TagOf(tracker);
+  if (id == 0) return;
+  SenderCore::Outcome outcome = OutcomeOf(tracker);
+  if (outcome.kind == SenderCore::Outcome::Kind::kAccepted)
+    page_->Accepted();
+  else if (outcome.kind == SenderCore::Outcome::Kind::kRejected)
+    page_->Rejected();
+  else
+    page_->GivenBack();
+  events_->OnSettled(id, std::move(outcome));
 }
 
 void LinkOfPeer::OnMessage(proton::delivery& delivery, proton::message& message) {
@@ -163,6 +183,7 @@ void LinkOfPeer::OnMessage(proton::delivery& delivery, proton::message& message)
   if (spec_.kind == LinkSpec::Kind::kRequester) {
     return events_->OnMessage(0, std::move(message));  // accepted by proton
   }
+  page_->Message();
   const uint64_t token = next_token_++;
   deliveries_.emplace(token, delivery);
   events_->OnMessage(token, std::move(message));
@@ -176,6 +197,7 @@ void LinkOfPeer::SettleMessage(uint64_t token, Settle how) {
     proton::delivery delivery = it->second;
     self->deliveries_.erase(it);
     Apply(how, delivery);
+    Note(how, *self->page_);
     if (++self->owed_ * 4 < self->spec_.credit) return;
     self->receiver_.add_credit(std::exchange(self->owed_, 0));
   });
@@ -186,6 +208,7 @@ void LinkOfPeer::Close() {
   peer_->Post([self = shared_from_this()] {
     if (self->closed_) return;
     self->CloseHalves();
+    if (self->page_) self->page_->End("");
     self->events_.reset();
     self->peer_->Remove(self);
   });
@@ -206,6 +229,7 @@ void LinkOfPeer::Drop() {
 
 void LinkOfPeer::Lose(const std::string& condition, const std::string& description) {
   Drop();
+  if (page_) page_->End(description.empty() ? condition : description);
   if (const auto events = std::exchange(events_, nullptr)) events->OnLost(condition, description);
 }
 

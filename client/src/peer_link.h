@@ -22,8 +22,12 @@ namespace datawire {
 /// thread-safe, all else is bound to the strand of the connection.
 class LinkOfPeer final : public PeerLink, public std::enable_shared_from_this<LinkOfPeer> {
  public:
-  LinkOfPeer(std::shared_ptr<Links::Peer> peer, LinkSpec spec, std::shared_ptr<LinkEvents> events)
-      : peer_(std::move(peer)), spec_(std::move(spec)), events_(std::move(events)) {}
+  LinkOfPeer(std::shared_ptr<Links::Peer> peer, LinkSpec spec, std::shared_ptr<LinkEvents> events,
+             std::shared_ptr<LinkBook> book)
+      : peer_(std::move(peer)),
+        spec_(std::move(spec)),
+        events_(std::move(events)),
+        book_(std::move(book)) {}
 
   void Transmit(std::vector<Item> items) override;
   void Forget(uint64_t id) override;
@@ -48,6 +52,8 @@ class LinkOfPeer final : public PeerLink, public std::enable_shared_from_this<Li
   const std::shared_ptr<Links::Peer> peer_;
   const LinkSpec spec_;
   std::shared_ptr<LinkEvents> events_;
+  const std::shared_ptr<LinkBook> book_;
+  std::shared_ptr<LinkBook::Page> page_;  // once it is attached
   proton::sender sender_;
   proton::receiver receiver_;
   bool sender_attached_ = false, receiver_attached_ = false, closed_ = false;

@@ -82,7 +82,7 @@ void HandlerThread::Handle(const std::shared_ptr<Exchange::State>& state) {
 Result<std::unique_ptr<LinkedService>> LinkedService::Open(
     amqp::Io& io, TetherClient* tether, std::string container_id, Address address, Handler handler,
     ServiceOptions options, const DirectoryPlace& directory, const std::shared_ptr<amqp::Tls>& tls,
-    std::unique_ptr<Sender> dead_letters) {
+    std::unique_ptr<Sender> dead_letters, std::shared_ptr<LinkBook> book) {
   if (!handler) return Status(Code::kInvalid, "a service needs a handler");
   if (options.credit == 0) return Status(Code::kInvalid, "credit is 0, at least 1");
   if (options.weight > limits::kWeightMost) {
@@ -96,6 +96,7 @@ Result<std::unique_ptr<LinkedService>> LinkedService::Open(
   node->subtree = options.subtree;
   node->credit = options.credit;
   node->feed = options.feed;
+  node->book = std::move(book);
   if (options.tries > 0)
     node->dead_letters = std::make_shared<DeadLetters>(options.tries, std::move(dead_letters));
   node->deliver = [handlers =

@@ -49,7 +49,8 @@ class LinkedService final : public Service {
                                                      Handler handler, ServiceOptions options,
                                                      const DirectoryPlace& directory,
                                                      const std::shared_ptr<amqp::Tls>& tls,
-                                                     std::unique_ptr<Sender> dead_letters);
+                                                     std::unique_ptr<Sender> dead_letters,
+                                                     std::shared_ptr<LinkBook> book);
   ~LinkedService() override;
 
   std::string url() const override { return url_->text(); }

@@ -52,7 +52,10 @@ void ServiceConnection::on_receiver_open(proton::receiver& receiver) {
   echo.address(target);
   receiver.open(proton::receiver_options().target(echo).credit_window(0).auto_accept(false));
   receiver.add_credit(node_->credit);
-  in_.emplace(next_++, In{receiver, *std::move(address)});
+  const auto connection = connection_.lock();
+  auto page = node_->book->Open(
+      {.peer = connection ? connection->peer() : "", .node = *address, .incoming = true});
+  in_.emplace(next_++, In{receiver, *std::move(address), std::move(page)});
 }
 
 void ServiceConnection::on_sender_open(proton::sender& sender) {
@@ -80,7 +83,9 @@ void ServiceConnection::OpenOutlet(proton::sender& sender, std::string address) 
   proton::source_options source;
   source.address(sender.source().address());
   sender.open(proton::sender_options().source(source));
-  const auto outlet = std::make_shared<LinkOutlet>(connection, sender, std::move(address));
+  auto page = node_->book->Open({.peer = connection->peer(), .node = address});
+  const auto outlet =
+      std::make_shared<LinkOutlet>(connection, sender, std::move(address), std::move(page));
   outlets_.push_back(outlet);
   node_->feed.attached(outlet);
 }
@@ -107,6 +112,7 @@ void ServiceConnection::on_message(proton::delivery& delivery, proton::message& 
     return entry.second.receiver == delivery.receiver();
   });
   if (in == in_.end() || draining_) return delivery.release();
+  in->second.page->Message();
   const uint64_t token = next_++;
   held_.emplace_hint(held_.end(), token, Held{delivery, in->first});
   came_.push_back(std::make_shared<Exchange::State>(shared_from_this(), token, in->second.address,
@@ -179,6 +185,7 @@ std::optional<uint64_t> ServiceConnection::SettleHeld(uint64_t token, const Sett
   auto node = held_.extract(token);
   if (!node) return std::nullopt;
   Apply(how, node.mapped().delivery);
+  if (const auto in = in_.find(node.mapped().in); in != in_.end()) Note(how, *in->second.page);
   return node.mapped().in;
 }
 

@@ -17,6 +17,7 @@
 #include "amqp/connection.h"
 #include "datawire/address.h"
 #include "exchange.h"
+#include "link_book.h"
 #include "outlet.h"
 
 namespace datawire {
@@ -29,6 +30,7 @@ struct ServiceNode {
   /// Takes messages to the handler; must not block.
   std::function<void(std::vector<std::shared_ptr<Exchange::State>>&)> deliver;
   Feed feed;
+  std::shared_ptr<LinkBook> book;
   std::shared_ptr<DeadLetters> dead_letters;  ///< null: failures go back to the sender for ever
   const std::shared_ptr<SpareMessages> spare = std::make_shared<SpareMessages>();
 
@@ -77,6 +79,7 @@ class ServiceConnection final : public proton::messaging_handler,
   struct In {
     proton::receiver receiver;
     std::string address;
+    std::shared_ptr<LinkBook::Page> page;
     uint32_t owed = 0;      // done with, and no new credit given for it yet
     bool draining = false;  // the credit is asked back, and more may be on its way
   };

@@ -109,6 +109,47 @@ TEST_F(ClientTest, AttachToAnotherAddressIsRefused) {
   EXPECT_NE(outcome.description.find("`//demo/y`"), std::string::npos) << outcome.description;
 }
 
+TEST_F(ClientTest, LinksAreCountedAndToldOfWhenTheyOpenAndEnd) {
+  std::vector<LinkReport> told;
+  ClientOptions options = Options();
+  options.link_observer = [&](const LinkReport& report) {
+    board_.Change([&] { told.push_back(report); });
+    throw 1;  // which harms nobody
+  };
+  Client client(options);
+  const auto service = Serve([](Exchange exchange) {
+    const std::string body = Body(exchange.message());
+    if (body == "no") return exchange.Reject("no");
+    if (body == "later" && exchange.message().delivery_count() == 0) return exchange.Fail("later");
+    exchange.Accept();
+  });
+  const auto opened = client.OpenSender(To(*service));
+  ASSERT_TRUE(opened.ok());
+  for (const char* body : {"yes", "no", "later"}) (*opened)->Send(proton::message(body)).Wait();
+  const std::vector<LinkReport> links = client.Links();
+  ASSERT_EQ(links.size(), 1u);
+  EXPECT_EQ(links[0].node, "//demo/x");
+  EXPECT_TRUE(links[0].ours);
+  EXPECT_FALSE(links[0].incoming);
+  EXPECT_EQ(links[0].messages, 4u);
+  EXPECT_EQ(links[0].accepted, 2u);
+  EXPECT_EQ(links[0].rejected, 1u);
+  EXPECT_EQ(links[0].given_back, 1u);
+  EXPECT_EQ("amqp://" + links[0].peer, service->url());
+  const std::vector<LinkReport> incoming = server_.Links();
+  ASSERT_EQ(incoming.size(), 1u);
+  EXPECT_TRUE(incoming[0].incoming);
+  EXPECT_FALSE(incoming[0].ours);
+  EXPECT_EQ(incoming[0].messages, 4u);
+  EXPECT_EQ(incoming[0].accepted, 2u);
+  service->Stop(5s);
+  EXPECT_TRUE(board_.Await([&] { return told.size() >= 2 && !told[1].ended.empty(); }));
+  EXPECT_EQ(told[0].ended, "");
+  EXPECT_EQ(told[0].messages, 0u);
+  EXPECT_EQ(told[1].messages, 4u);
+  EXPECT_TRUE(client.Links().empty());
+}
+
 TEST_F(ClientTest, ASubtreeTakesWhatIsBelowIt) {
   ServiceOptions options;
   options.subtree = true;

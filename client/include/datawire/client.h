@@ -161,6 +161,17 @@ class Receiver {
   virtual void Close() = 0;
 };
 
+/// What went over one link: of ours to a peer, or of a peer's to a service.
+struct LinkReport {
+  std::string peer;                                     ///< HOST:PORT of the other end
+  std::string node;                                     ///< what the link names there, or here
+  bool ours = false;                                    ///< this side opened it
+  bool incoming = false;                                ///< messages come in on it
+  uint64_t messages = 0;                                ///< sent, or come
+  uint64_t accepted = 0, rejected = 0, given_back = 0;  ///< of these: released or modified
+  std::string ended;                                    ///< why; empty: it is open
+};
+
 struct ClientOptions {
   ResolverOptions resolver;  ///< its certificates are for links, too: with them services are amqps
   std::string program;       ///< shown with the session; empty: the process's name
@@ -168,6 +179,9 @@ struct ClientOptions {
   int io_threads = 1;
   Locality locality;  ///< where this process is: near endpoints come first
   SelectionPolicy selection;
+  /// Told of each link when it has opened and when it has ended, with its counts. On any thread of
+  /// the client; must not block.
+  std::function<void(const LinkReport&)> link_observer;
 };
 
 /// The entry point: one per process. Owns the session, the resolver and the I/O threads. What it
@@ -192,6 +206,8 @@ class Client {
   Result<proton::message> Request(std::string_view address, const proton::message& message,
                                   std::chrono::milliseconds timeout);
 
+  /// The links that are open, in no order.
+  std::vector<LinkReport> Links();
   Resolver& resolver();
 
   struct Impl;
