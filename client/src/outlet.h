@@ -12,9 +12,6 @@
 
 namespace datawire {
 
-/// For messages to a peer that asks for its credit back: many fetch what is there in this way.
-inline constexpr std::chrono::milliseconds kFeedLook{50};
-
 /// An outlet of a service's connection. Its Outlet interface is thread-safe, all else is bound to
 /// the strand of the connection.
 class LinkOutlet final : public Outlet, public std::enable_shared_from_this<LinkOutlet> {

@@ -51,11 +51,14 @@ void SenderCore::AnswerChanged(std::shared_ptr<const Answer> answer, BootTime no
   }
 }
 
-void SenderCore::Give(MessageId id, std::string key, BootTime deadline, BootTime expires) {
+void SenderCore::Give(MessageId id, std::string key, BootTime deadline, BootTime expires,
+                      size_t bytes) {
   Message& message = messages_[id];
   message.key = std::move(key);
   message.deadline = deadline;
   message.expires = expires;
+  message.bytes = bytes;
+  live_bytes_ += bytes;
   queue_.push_back(id);
   if (deadlines_.size() > 3 * messages_.size() + 64) {
     std::erase_if(deadlines_, [this](const auto& d) { return !messages_.contains(d.second); });
@@ -74,7 +77,7 @@ void SenderCore::Cancel(MessageId id) {
   if (messages_.contains(id)) EndUnsettled(id, "cancelled");
 }
 
-void SenderCore::DropOldest(const std::string& reason) {
+bool SenderCore::DropOldest(const std::string& reason) {
   std::optional<MessageId> oldest;
   const auto look = [&](MessageId id, Where where) {
     const auto it = messages_.find(id);
@@ -86,6 +89,7 @@ void SenderCore::DropOldest(const std::string& reason) {
   for (auto it = waiting_.begin(); it != waiting_.end() && !look(it->second, Where::kWaiting);)
     ++it;
   if (oldest) EndUnsettled(*oldest, reason);
+  return oldest.has_value();
 }
 
 void SenderCore::LinkOpened(LinkId link) {
@@ -240,6 +244,7 @@ void SenderCore::End(MessageId id, DeliveryEnd end, std::string condition,
   }
   DeliveryOutcome outcome{end, std::move(condition), std::move(description),
                           std::move(it->second.last_peer), it->second.attempts};
+  live_bytes_ -= it->second.bytes;
   messages_.erase(it);
   actions_.emplace_back(Finish{id, std::move(outcome)});
 }

@@ -88,8 +88,9 @@ class SenderCore {
   void AnswerChanged(std::shared_ptr<const Answer> answer, BootTime now);
   /// Why there is no answer, for those who wait for one.
   void AnswerFailed(std::string reason) { no_answer_ = std::move(reason); }
-  /// `expires`: from then on it is put on no link.
-  void Give(MessageId id, std::string key, BootTime deadline, BootTime expires = BootTime::max());
+  /// `expires`: from then on it is put on no link. `bytes`: of its body, for live_bytes.
+  void Give(MessageId id, std::string key, BootTime deadline, BootTime expires = BootTime::max(),
+            size_t bytes = 0);
   void LinkOpened(LinkId link);
   /// `granted`: all credit the peer ever gave on this link, used or not; it falls by a drain.
   void Credit(LinkId link, uint64_t granted);
@@ -104,7 +105,8 @@ class SenderCore {
   /// Ends it, if it has not ended.
   void Cancel(MessageId id);
   /// Ends one that no peer has, the one given first among those that are next.
-  void DropOldest(const std::string& reason);
+  /// False: there is none.
+  bool DropOldest(const std::string& reason);
 
   /// Ends what is overdue, opens and closes links, assigns messages.
   void Pump(BootTime now);
@@ -122,6 +124,7 @@ class SenderCore {
   std::optional<BootTime> NextWake(BootTime now) const;
   /// Messages that have not ended.
   size_t live() const { return messages_.size(); }
+  size_t live_bytes() const { return live_bytes_; }
   const Sender::Counters& counters() const { return counters_; }
 
  private:
@@ -145,6 +148,7 @@ class SenderCore {
   struct Message {
     std::string key;
     BootTime deadline, expires;
+    size_t bytes = 0;
     Where where = Where::kQueued;
     Peer* peer = nullptr;  // of kOnLink
     uint32_t attempts = 0, redelivered = 0, pauses = 0;
@@ -188,6 +192,7 @@ class SenderCore {
   std::vector<Candidate> candidates_;
   std::optional<BootTime> next_back_;  // when one that was not usable in this pump may be
   Messages messages_;
+  size_t live_bytes_ = 0;
   std::deque<MessageId> queue_;                 // may name ended ones
   std::multimap<BootTime, MessageId> waiting_;  // may name ended ones
   // A heap of deadlines and expiries; may name ended ones.

@@ -191,6 +191,7 @@ Delivery SenderShell::Take(const proton::message& message, SendOptions options,
   given.displaces = Full();
   displacing_ += given.displaces ? 1 : 0;
   ++in_use_;
+  bytes_ += state->encoded.size();
   // Under the lock that found the sender open: Close, which comes later, finds the message.
   const bool idle = Queue(std::move(given));
   lock.unlock();
@@ -230,16 +231,18 @@ Status SenderShell::WaitForRoom(std::unique_lock<std::mutex>& lock, BootTime unt
     return closed_ || drops || !Full();
   };
   while (!room()) {
-    const std::string most = std::to_string(options_.buffer);
+    const std::string most = bytes_ >= options_.buffer_bytes && in_use_ < options_.buffer
+                                 ? std::to_string(options_.buffer_bytes) + " bytes"
+                                 : std::to_string(options_.buffer) + " messages";
     // kDropOldest: a moment, until the turn has made room.
     if (options_.when_full == WhenFull::kFail ||
         (options_.when_full == WhenFull::kDropOldest && !io_.MayBeWaitedFor())) {
-      return Status(Code::kOverloaded, "the sender's buffer is full: " + most + " messages");
+      return Status(Code::kOverloaded, "the sender's buffer is full: " + most);
     }
     const auto left = until - BootClock::now();
     if (left <= left.zero()) {
       return Status(Code::kTimeout, "the deadline passed while the sender's buffer was full: " +
-                                        most + " messages are not settled");
+                                        most + " are not settled");
     }
     room_.wait_for(lock, left, room);
   }
@@ -274,14 +277,19 @@ void SenderShell::Turn() {
   running_.clear();
   core_.Pump(now);
   core_.TakeActions(actions_);
-  const auto ended = std::count_if(actions_.begin(), actions_.end(), [](const auto& action) {
-    return std::holds_alternative<SenderCore::Finish>(action);
-  });
+  size_t ended = 0, bytes = 0;
+  for (const SenderCore::Action& action : actions_) {
+    const auto* finish = std::get_if<SenderCore::Finish>(&action);
+    if (!finish) continue;
+    ++ended;
+    bytes += flights_.at(finish->id).state->encoded.size();
+  }
   {
     // Before anybody learns of an end: who does finds it counted, and room for another message.
     const std::lock_guard lock(mutex_);
     counters_ = core_.counters();
-    in_use_ -= static_cast<size_t>(ended);
+    in_use_ -= ended;
+    bytes_ -= bytes;
   }
   if (ended > 0) room_.notify_all();
   Act();
@@ -297,19 +305,25 @@ void SenderShell::Turn() {
 void SenderShell::Run(Event& event, BootTime now) {
   if (auto* given = std::get_if<Given>(&event)) {
     if (given->displaces) core_.Pump(now);  // what can go to a peer is not dropped
-    core_.Give(given->id, std::move(given->key), given->flight.state->deadline,
-               given->flight.state->expires);
+    const Delivery::State& state = *given->flight.state;
+    core_.Give(given->id, std::move(given->key), state.deadline, state.expires,
+               state.encoded.size());
     flights_.emplace(given->id, std::move(given->flight));
     if (!given->displaces) return;
-    if (core_.live() > options_.buffer)
-      core_.DropOldest("dropped for a newer one: the sender's buffer is full");
-    const std::lock_guard lock(mutex_);
-    --displacing_;
+    MakeRoom();
   } else if (auto* settled = std::get_if<Settled>(&event)) {
     core_.Settled(settled->link, settled->id, settled->outcome, now);
   } else {
     std::get<std::function<void(BootTime)>>(event)(now);
   }
+}
+
+/// For a message that came when the buffer was full, or seemed so.
+void SenderShell::MakeRoom() {
+  while (core_.live() > options_.buffer || core_.live_bytes() > options_.buffer_bytes)
+    if (!core_.DropOldest("dropped for a newer one: the sender's buffer is full")) break;
+  const std::lock_guard lock(mutex_);
+  --displacing_;
 }
 
 void SenderShell::Act() {

@@ -83,7 +83,10 @@ class SenderShell : public std::enable_shared_from_this<SenderShell> {
   Delivery Take(const proton::message& message, SendOptions options, std::shared_ptr<Asked> asked);
   Status Encode(const proton::message& message, Given& given) const;
   Status WaitForRoom(std::unique_lock<std::mutex>& lock, BootTime until);
-  bool Full() const { return in_use_ - displacing_ >= options_.buffer; }  // under mutex_
+  bool Full() const {  // under mutex_
+    return in_use_ - displacing_ >= options_.buffer || bytes_ >= options_.buffer_bytes;
+  }
+  void MakeRoom();
   void Post(Event event);
   bool Queue(Event event);  // under mutex_; true: Schedule is due
   void Schedule();
@@ -122,6 +125,7 @@ class SenderShell : public std::enable_shared_from_this<SenderShell> {
   bool scheduled_ = false;     // guarded by mutex_
   bool closed_ = false;        // guarded by mutex_
   size_t in_use_ = 0;          // guarded by mutex_; messages taken and not ended
+  size_t bytes_ = 0;           // guarded by mutex_; of them, encoded
   size_t displacing_ = 0;      // guarded by mutex_; of these, on their way to drop another
   Sender::Counters counters_;  // guarded by mutex_; as of the last turn
   std::unique_ptr<Resolver::Subscription> subscription_;  // guarded by mutex_

@@ -227,7 +227,7 @@ void ServiceConnection::on_sender_drain_start(proton::sender& sender) {
   const auto connection = connection_.lock();
   if (!outlet || !connection) return (void)amqp::ReturnCreditIfDraining(sender);
   // Who feeds it was told just now, and may have something for it.
-  connection->After(kFeedLook, [outlet] { outlet->ReturnCredit(); });
+  connection->After(limits::kFeedLook, [outlet] { outlet->ReturnCredit(); });
 }
 
 void ServiceConnection::Gone(const proton::receiver& receiver) {

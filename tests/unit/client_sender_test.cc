@@ -302,6 +302,27 @@ TEST_F(SenderTest, AFullBufferDropsTheOldestThatNoPeerHas) {
   }
 }
 
+TEST_F(SenderTest, ABufferIsFullByBytesToo) {
+  SenderOptions options;
+  options.buffer_bytes = 10'000;
+  options.when_full = WhenFull::kFail;
+  const auto failing = Open("amqp://127.0.0.1:1/n", options);
+  const std::string body(4'000, 'x');
+  std::vector<Delivery> sent;
+  for (int i = 0; i < 3; ++i) sent.push_back(failing->Send(proton::message(body)));
+  const DeliveryOutcome full = Outcome(failing->Send(proton::message("x")));
+  EXPECT_EQ(full.end, End::kNotSent);
+  EXPECT_NE(full.description.find("10000 bytes"), std::string::npos) << full.description;
+  for (Delivery& delivery : sent) EXPECT_FALSE(delivery.Poll());
+
+  options.when_full = WhenFull::kDropOldest;
+  const auto dropping = Open("amqp://127.0.0.1:1/n", options);
+  sent.clear();
+  for (int i = 0; i < 10; ++i) sent.push_back(dropping->Send(proton::message(body)));
+  for (size_t i = 0; i < 8; ++i) EXPECT_EQ(sent[i].Wait().end, End::kNotSent) << i;
+  for (size_t i = 8; i < 10; ++i) EXPECT_FALSE(sent[i].Poll()) << i;
+}
+
 TEST_F(SenderTest, WithAllAtPeersTheNewOneIsDropped) {
   std::mutex mutex;
   std::vector<Exchange> held;

@@ -58,6 +58,7 @@ struct SenderOptions {
   Settlement settlement = Settlement::kAtLeastOnce;
   WhenFull when_full = WhenFull::kBlock;
   size_t buffer = limits::kSenderBuffer;  ///< messages accepted by Send and not yet settled
+  size_t buffer_bytes = limits::kSenderBufferBytes;  ///< with these, encoded, it is full, too
   std::chrono::milliseconds deadline = limits::kSendDeadline;  ///< of each message
 };
 

@@ -110,7 +110,8 @@ inline constexpr size_t kMessageBytes = 1024 * 1024;  // one message, both direc
 inline constexpr uint32_t kServiceCredit = 100;       // default credit a service gives a link
 inline constexpr size_t kSpareMessages = 256;         // of a service, kept for their memory
 inline constexpr size_t kSenderLinks = 8;
-inline constexpr size_t kSenderBuffer = 1024;  // messages accepted, not yet settled
+inline constexpr size_t kSenderBuffer = 1024;              // messages accepted, not yet settled
+inline constexpr size_t kSenderBufferBytes = 16ull << 20;  // of these; a stage has two such
 inline constexpr seconds kSendDeadline{30};
 
 // Links of the client library.
@@ -125,6 +126,8 @@ inline constexpr milliseconds kOutWhenAll{1000};  // the last ones are never giv
 inline constexpr milliseconds kPauseLeast{50};    // a message that nobody takes waits, doubled each
 inline constexpr milliseconds kPauseMost{1000};
 inline constexpr milliseconds kDrainAnswer{200};   // a round trip; many peers know no drain
+inline constexpr milliseconds kFeedLook{50};       // before what a peer asks back is returned: many
+                                                   // fetch what is there by asking for nothing more
 inline constexpr uint32_t kReplyCredit = 100;      // replies under way to a requester's link
 inline constexpr size_t kRequesters = 64;          // addresses that Request keeps a link for
 inline constexpr milliseconds kVerdictGrace{500};  // a request's outcome is told so late at most
