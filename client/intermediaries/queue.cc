@@ -6,7 +6,7 @@ namespace datawire::intermediaries {
 namespace {
 
 constexpr size_t kBatch = 512;                         // stored with one sync
-constexpr std::chrono::milliseconds kStoreAgain{200};  // after a failure
+constexpr std::chrono::milliseconds kStoreAgain{200};  // after a failure, or full
 
 Verdict VerdictOf(const DeliveryOutcome& outcome) {
   Verdict verdict{Verdict::Kind::kReleased, outcome.condition, outcome.description};
@@ -108,7 +108,8 @@ bool Queue::Wait() {
   const bool more = !taken_.empty() && core_.depth() < options_.depth;
   if (more && !failing_) return !stopping_;
   std::optional<BootTime> until = core_.NextWake();
-  if (failing_) until = std::min(until.value_or(BootTime::max()), BootClock::now() + kStoreAgain);
+  if (failing_ || !taken_.empty())  // those whose senders have gone are let go of
+    until = std::min(until.value_or(BootTime::max()), BootClock::now() + kStoreAgain);
   if (!until) {
     wake_.wait(lock, ready);
   } else if (const auto left = *until - BootClock::now(); left > left.zero()) {
@@ -135,6 +136,7 @@ void Queue::Store() {
     came_.clear();
     if (closed_) taken_.clear();  // released
   }
+  std::erase_if(taken_, [](const Exchange& exchange) { return exchange.abandoned(); });
   const size_t depth = core_.depth();
   const size_t room = depth < options_.depth ? options_.depth - depth : 0;
   if (options_.reject && room < taken_.size()) {

@@ -38,14 +38,16 @@ BootTime ExpiryOf(const proton::message& message) {
 
 Exchange::State::State(std::shared_ptr<Answerer> where, uint64_t its_token, std::string its_address,
                        proton::message its_message, std::shared_ptr<SpareMessages> spare_messages,
-                       std::shared_ptr<DeadLetters> its_dead_letters)
+                       std::shared_ptr<DeadLetters> its_dead_letters,
+                       std::shared_ptr<LinkBook::Page> its_link)
     : answerer(std::move(where)),
       token(its_token),
       address(std::move(its_address)),
       message(std::move(its_message)),
       expires(ExpiryOf(message)),
       spare(std::move(spare_messages)),
-      dead_letters(std::move(its_dead_letters)) {}
+      dead_letters(std::move(its_dead_letters)),
+      link(std::move(its_link)) {}
 
 void Exchange::State::Fail(const std::string& reason) {
   if (!Claim()) return;
@@ -68,6 +70,10 @@ const proton::message& Exchange::message() const {
 
 const std::string& Exchange::address() const {
   return state_->address;
+}
+
+bool Exchange::abandoned() const {
+  return state_->link && state_->link->ended();
 }
 
 void Exchange::Accept() {

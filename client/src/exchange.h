@@ -44,7 +44,8 @@ class SpareMessages {
 struct Exchange::State {
   State(std::shared_ptr<Answerer> where, uint64_t its_token, std::string its_address,
         proton::message its_message, std::shared_ptr<SpareMessages> spare_messages = nullptr,
-        std::shared_ptr<DeadLetters> its_dead_letters = nullptr);
+        std::shared_ptr<DeadLetters> its_dead_letters = nullptr,
+        std::shared_ptr<LinkBook::Page> its_link = nullptr);
   ~State() {
     Answer({Settle::Kind::kRelease, {}});
     if (spare) spare->Return(std::move(message));
@@ -67,6 +68,7 @@ struct Exchange::State {
   const BootTime expires;
   const std::shared_ptr<SpareMessages> spare;
   const std::shared_ptr<DeadLetters> dead_letters;  // null: none
+  const std::shared_ptr<LinkBook::Page> link;       // it came on; null: not known
   std::atomic<bool> answered = false;
 };
 

@@ -29,6 +29,7 @@ class LinkBook : public std::enable_shared_from_this<LinkBook> {
     void GivenBack() { ++given_back_; }
     /// Once; the observer is told.
     void End(const std::string& why);
+    bool ended() const { return ended_; }
     LinkReport Report() const;
 
    private:

@@ -117,7 +117,7 @@ void ServiceConnection::on_message(proton::delivery& delivery, proton::message& 
   held_.emplace_hint(held_.end(), token, Held{delivery, in->first});
   came_.push_back(std::make_shared<Exchange::State>(shared_from_this(), token, in->second.address,
                                                     node_->spare->Swap(message), node_->spare,
-                                                    node_->dead_letters));
+                                                    node_->dead_letters, in->second.page));
   if (came_.size() > 1) return;
   // All that came in this turn wakes the handler once.
   if (const auto connection = connection_.lock()) {
@@ -233,6 +233,7 @@ void ServiceConnection::on_sender_drain_start(proton::sender& sender) {
 void ServiceConnection::Gone(const proton::receiver& receiver) {
   std::erase_if(in_, [&](const auto& entry) {
     if (entry.second.receiver != receiver) return false;
+    entry.second.page->End("");
     std::erase_if(held_, [&](const auto& held) { return held.second.in == entry.first; });
     return true;
   });
@@ -286,6 +287,7 @@ void ServiceConnection::on_session_close(proton::session& session) {
 void ServiceConnection::Closed() {
   came_.clear();
   held_.clear();
+  for (const auto& [id, in] : in_) in.page->End("");
   in_.clear();
   out_.clear();
   while (!outlets_.empty()) Gone(std::shared_ptr(outlets_.back()));

@@ -52,6 +52,8 @@ int main(int argc, char** argv) {
                                         {"--zone", ""},
                                         {"--ejection-ms", ""},
                                         {"--rate", "200"},
+                                        {"--bytes", "0"},
+                                        {"--seconds", "0"},
                                         {"--count", ""}});
   datawire::harness::Marks marks(flags["--marks"]);
   std::atomic<int> unsettled{0};
@@ -73,11 +75,13 @@ int main(int argc, char** argv) {
   const std::chrono::nanoseconds pause(1'000'000'000 / flags.Number("--rate"));
   const datawire::BootTime start = BootClock::now();
   std::vector<int> in_flight;
+  const std::chrono::seconds most(flags.Number("--seconds"));
   for (long i = 0; i < count; ++i) {
+    if (most.count() > 0 && BootClock::now() - start > most) break;  // it was held up
     // Paced by the schedule, not by the call before: what was held up is caught up.
     std::this_thread::sleep_for(start + i * pause - BootClock::now());
     const std::string id = "m" + std::to_string(i);
-    proton::message message(id);
+    proton::message message(id + std::string(static_cast<size_t>(flags.Number("--bytes")), '.'));
     message.id(id);
     datawire::SendOptions how;
     how.done = [id, &marks, &unsettled](const datawire::DeliveryOutcome& outcome) {

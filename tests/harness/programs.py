@@ -316,13 +316,13 @@ class Program:
 class Directory(Program):
     """A datawire-directory on loopback. Ports are chosen by the kernel; `ready()` waits until it serves."""
 
-    def __init__(self, *args, data=None, node_id="n1", host="127.0.0.1", env=None, label=None):
+    def __init__(self, *args, data=None, node_id="n1", host="127.0.0.1", port=0, env=None, label=None):
         super().__init__("datawire-directory", env=env, label=label or f"directory-{node_id}")
         self.data = data or os.path.join(scratch(f"data-{node_id}"), "data")
         self.node_id, self.host = node_id, host
         self.extra = [str(arg) for arg in args]
         self.bound = {}
-        self._port = 0
+        self._port = port
 
     def command(self):
         initialised = os.path.isdir(self.data) and os.listdir(self.data)

@@ -3,6 +3,8 @@
 import collections
 import json
 import os
+import re
+import urllib.request
 
 from harness import programs
 from harness.programs import Program
@@ -39,10 +41,11 @@ class Worker(Program):
 class Flow(Program):
     """A sender of `count` messages at `rate` a second. `outcomes()` and, after its end, `sums()`."""
 
-    def __init__(self, directory, address, count, rate=200, zone="", ejection_ms=30_000, label="flow"):
+    def __init__(self, directory, address, count, rate=200, zone="", ejection_ms=30_000, size=0, seconds=0, label="flow"):
         self.marks = os.path.join(programs.scratch(f"marks-{label}"), "marks")
         super().__init__("datawire-test-flow", "--directory", at(directory), "--address", address, "--marks", self.marks,
-                         "--rate", rate, "--count", count, "--zone", zone, "--ejection-ms", ejection_ms, label=label)
+                         "--rate", rate, "--count", count, "--zone", zone, "--ejection-ms", ejection_ms, "--bytes", size,
+                         "--seconds", seconds, label=label)
 
     def outcomes(self):
         """(word, id, ...) of each delivery that ended."""
@@ -57,6 +60,26 @@ class Flow(Program):
 
     def sums(self):
         return json.loads(self.output().splitlines()[-1])
+
+
+class Intermediary(Program):
+    """datawire-queue, -topic or -forward, by its word. `url` once it serves (ready())."""
+
+    def __init__(self, directory, kind, *args, label=None):
+        self.url = self._pages = None
+        super().__init__(f"datawire-{kind}", *args, "--directory", at(directory), "--http-listen", "127.0.0.1:0",
+                         label=label or kind)
+
+    def ready(self, deadline=30.0):
+        self.url, self._pages = self.wait_for_line(r"^ready amqp=(\S+) http=(\S+)$", deadline).groups()
+        return self
+
+    def metric(self, name):
+        """One of its metrics, without the words `datawire_KIND_`."""
+        with urllib.request.urlopen(f"http://{self._pages}/metrics", timeout=10) as page:
+            text = page.read().decode()
+        kind = os.path.basename(self.command()[0]).removeprefix("datawire-")
+        return int(float(re.search(rf"^datawire_{kind}_{name} (\S+)$", text, re.M).group(1)))
 
 
 def at(directory):

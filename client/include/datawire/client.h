@@ -102,6 +102,9 @@ class Exchange {
   const proton::message& message() const;
   /// The logical address the peer sent to.
   const std::string& address() const;
+  /// The link it came on is gone: whoever sent it will not hear the answer, and may send it again.
+  /// Known of what came to a service.
+  bool abandoned() const;
   void Accept();
   void Reject(const std::string& reason);  ///< final, with condition `datawire:rejected`
   void Release();                          ///< to another endpoint, now
