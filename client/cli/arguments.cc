@@ -83,7 +83,9 @@ constexpr VerbText kTexts[] = {
      "dw cache show /var/lib/shop/datawire-cache", 2, 2},
     {"doctor", "", "What may be wrong with servers and machines, and what to do about it",
      "dw doctor", 0, 0},
-    {"bench", "fill", "Loads the directory with endpoints that nobody serves, and measures it",
+    {"bench", "fill|link",
+     "fill: loads the directory with endpoints that nobody serves, and measures it; link: messages "
+     "over a direct link, and through a broker",
      "dw bench fill --endpoints 100000 --sessions 1000", 1, 1},
     {"completion", "bash|zsh|fish", "A script by which the shell completes what is typed",
      "dw completion bash", 1, 1},
@@ -121,7 +123,7 @@ struct Typed {
   std::optional<std::string> lines, since;
   std::string wait = "0s", format = "table", ttl = "15s", priority = "0",
               weight = std::to_string(limits::kWeightDefault), count = "0";
-  std::string endpoints = "1000000", sessions = "10000";
+  std::string endpoints = "1000000", sessions = "10000", messages = "50000", bytes = "100";
   std::optional<std::string> connections, addresses, keep;
   std::vector<std::string> words, labels;
 };
@@ -248,6 +250,10 @@ void AddFlags(CLI::App& app, Typed& typed, Arguments& out) {
   option(bench, "--prefix", out.bench.prefix, "ADDRESS", "Above them all (default //bench)");
   option(bench, "--weight", typed.weight, "NUMBER",
          "Of the endpoints: another one changes those that an earlier fill left (default 100)");
+  option(bench, "--messages", typed.messages, "NUMBER", "Of link, at full rate (default 50000)");
+  option(bench, "--bytes", typed.bytes, "NUMBER", "Of each message of link (default 100)");
+  option(bench, "--broker", out.bench.broker, "URL",
+         "Of link: a queue that the same messages go through, amqp://HOST:PORT/NODE");
   bench->add_flag("--hold", out.bench.hold,
                   "Keeps the sessions attached and heartbeats until interrupted");
   option(bench, "--keep", typed.keep, "DURATION",
@@ -330,6 +336,8 @@ Status ConvertBench(const Typed& typed, Arguments::Bench& out) {
   };
   DW_ASSIGN(out.endpoints, number("--endpoints", typed.endpoints, 1'000'000'000));
   DW_ASSIGN(out.sessions, number("--sessions", typed.sessions, 1'000'000));
+  DW_ASSIGN(out.messages, number("--messages", typed.messages, 100'000'000));
+  DW_ASSIGN(out.bytes, number("--bytes", typed.bytes, limits::kMessageBytes / 2));
   if (typed.connections) {
     DW_ASSIGN(out.connections, number("--connections", *typed.connections, 10'000));
   }
@@ -492,7 +500,7 @@ CommandShape ShapeOfDw() {
     if (verb.name == "completion") verb.choices.assign(std::begin(kShells), std::end(kShells));
     if (verb.name == "snapshot") verb.choices = {"save", "verify"};
     if (verb.name == "cluster") verb.choices = {"compare", "forget"};
-    if (verb.name == "bench") verb.choices = {"fill"};
+    if (verb.name == "bench") verb.choices = {"fill", "link"};
     if (verb.name == "cache") verb.choices = {"show"};
     if (verb.name == "audit") verb.choices = {"tail", "verify"};
     verb.takes_file = verb.name == "import" || verb.name == "cache";

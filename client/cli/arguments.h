@@ -55,6 +55,8 @@ struct Arguments {
     uint64_t connections = 0;  ///< 0: as many as it takes
     uint64_t addresses = 0;    ///< 0: one an endpoint
     std::string prefix = "//bench";
+    uint64_t messages = 0, bytes = 0;  ///< of `link`
+    std::string broker;
     bool hold = false;
     std::optional<std::chrono::milliseconds> keep;
   } bench;

@@ -375,9 +375,10 @@ Status CheckConnections(Arguments::Bench& bench) {
 
 Result<int> Bench(Session& session) {
   Arguments arguments = session.arguments;
+  if (arguments.words[0] == "link") return BenchLink(session);
   if (arguments.words[0] != "fill")
-    return Status(Code::kInvalid, "bench " + Shown(arguments.words[0]) +
-                                      " is not fill, the one benchmark there is");
+    return Status(Code::kInvalid,
+                  "bench " + Shown(arguments.words[0]) + " is neither `fill` nor `link`");
   Arguments::Bench& bench = arguments.bench;
   DW_ASSIGN(Address prefix, Address::Parse(bench.prefix));
   if (bench.addresses == 0) bench.addresses = bench.endpoints;

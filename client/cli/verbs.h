@@ -42,6 +42,8 @@ Result<int> Audit(Session& session);
 Result<int> ShowCache(Session& session);
 Result<int> Doctor(Session& session);
 Result<int> Bench(Session& session);
+/// `dw bench link`.
+Result<int> BenchLink(Session& session);
 Result<int> ShowVersion(Session& session);
 Result<int> SetOrShowPolicy(Session& session);
 Result<int> Drain(Session& session);

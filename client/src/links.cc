@@ -72,6 +72,15 @@ bool Links::Peer::Post(std::function<void()> task) {
   return connection && connection->Post(std::move(task));
 }
 
+void Links::Peer::After(std::chrono::milliseconds delay, std::function<void()> task) {
+  std::shared_ptr<amqp::Connection> connection;
+  {
+    const std::lock_guard lock(mutex_);
+    connection = connection_;
+  }
+  if (connection) connection->After(delay, std::move(task));
+}
+
 bool Links::Peer::over() {
   const std::lock_guard lock(mutex_);
   return over_;
@@ -175,6 +184,9 @@ void Links::Peer::Told(proton::tracker& tracker) {
 }
 void Links::Peer::on_tracker_settle(proton::tracker& tracker) {
   if (const auto link = Of(tracker.sender())) link->OnSettled(tracker);
+}
+void Links::Peer::on_receiver_drain_finish(proton::receiver& receiver) {
+  if (const auto link = Of(receiver)) link->OnDrained();
 }
 void Links::Peer::on_message(proton::delivery& delivery, proton::message& message) {
   if (const auto link = Of(delivery.receiver())) {

@@ -67,6 +67,8 @@ class PeerLink {
   virtual void Transmit(std::vector<Item> items) = 0;
   virtual void Forget(uint64_t id) = 0;
   virtual void SettleMessage(uint64_t token, Settle how) = 0;
+  /// Of a receiver: asks its credit back, and detaches once all that came is settled: OnLost.
+  virtual void Leave() = 0;
   /// Detaches. An event or two may still be under way, among them OnLost.
   virtual void Close() = 0;
 };

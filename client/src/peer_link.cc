@@ -198,9 +198,34 @@ void LinkOfPeer::SettleMessage(uint64_t token, Settle how) {
     self->deliveries_.erase(it);
     Apply(how, delivery);
     Note(how, *self->page_);
+    if (self->leaving_) return self->LeaveWhenDone();
     if (++self->owed_ * 4 < self->spec_.credit) return;
     self->receiver_.add_credit(std::exchange(self->owed_, 0));
   });
+}
+
+void LinkOfPeer::Leave() {
+  if (!peer_) return;
+  peer_->Post([self = shared_from_this()] {
+    if (self->closed_ || std::exchange(self->leaving_, true)) return;
+    self->drained_ = !self->receiver_ || self->receiver_.credit() == 0;
+    if (!self->drained_) self->receiver_.drain();
+    self->LeaveWhenDone();
+  });
+  peer_->After(limits::kDrainAnswer, [self = shared_from_this()] { self->OnDrained(); });
+}
+
+void LinkOfPeer::OnDrained() {
+  if (!leaving_) return;
+  drained_ = true;
+  LeaveWhenDone();
+}
+
+void LinkOfPeer::LeaveWhenDone() {
+  if (closed_ || !drained_ || !deliveries_.empty()) return;
+  CloseHalves();
+  peer_->Remove(shared_from_this());
+  Lose("", "moved to another endpoint");
 }
 
 void LinkOfPeer::Close() {

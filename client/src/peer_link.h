@@ -32,6 +32,7 @@ class LinkOfPeer final : public PeerLink, public std::enable_shared_from_this<Li
   void Transmit(std::vector<Item> items) override;
   void Forget(uint64_t id) override;
   void SettleMessage(uint64_t token, Settle how) override;
+  void Leave() override;
   void Close() override;
 
   /// False when it was closed meanwhile.
@@ -41,6 +42,7 @@ class LinkOfPeer final : public PeerLink, public std::enable_shared_from_this<Li
   void ReportCredit();
   void OnSettled(const proton::tracker& tracker);
   void OnMessage(proton::delivery& delivery, proton::message& message);
+  void OnDrained();
   void CloseHalves();
   /// Gives up the proton objects.
   void Drop();
@@ -48,6 +50,7 @@ class LinkOfPeer final : public PeerLink, public std::enable_shared_from_this<Li
 
  private:
   void Send(const Item& item);
+  void LeaveWhenDone();
 
   const std::shared_ptr<Links::Peer> peer_;
   const LinkSpec spec_;
@@ -61,7 +64,8 @@ class LinkOfPeer final : public PeerLink, public std::enable_shared_from_this<Li
   uint64_t sent_ = 0;
   std::map<uint64_t, proton::delivery> deliveries_;  // handed out, to be settled; at most credit
   uint64_t next_token_ = 1;
-  uint32_t owed_ = 0;  // settled, and no new credit given for it yet
+  uint32_t owed_ = 0;                       // settled, and no new credit given for it yet
+  bool leaving_ = false, drained_ = false;  // of Leave
 };
 
 /// A connection and the links on it. Thread-safe; the handler and active_ belong to the strand.
@@ -75,6 +79,7 @@ class Links::Peer final : public proton::messaging_handler,
   /// On the strand.
   void Remove(const std::shared_ptr<LinkOfPeer>& link);
   bool Post(std::function<void()> task);
+  void After(std::chrono::milliseconds delay, std::function<void()> task);
   bool over();
   void Close(std::chrono::milliseconds wait);
   void WaitClosed(BootTime until);
@@ -92,6 +97,7 @@ class Links::Peer final : public proton::messaging_handler,
   void on_tracker_reject(proton::tracker& tracker) override { Told(tracker); }
   void on_tracker_release(proton::tracker& tracker) override { Told(tracker); }
   void on_tracker_settle(proton::tracker& tracker) override;
+  void on_receiver_drain_finish(proton::receiver& receiver) override;
   void on_message(proton::delivery& delivery, proton::message& message) override;
   void on_error(const proton::error_condition&) override {}  // the default throws
 

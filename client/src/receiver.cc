@@ -75,8 +75,10 @@ class PullReceiver::Shell final : public std::enable_shared_from_this<Shell> {
  private:
   class Events;
 
-  /// A failure to know changes nothing; a link that works stays.
+  /// A failure to know changes nothing; a link that works stays, unless its endpoint drains and
+  /// another one is there.
   void Changed(const Resolver::AnswerPtr& answer) {
+    std::shared_ptr<PeerLink> left;
     {
       const std::lock_guard lock(mutex_);
       if (answer->status == AnswerStatus::kUnavailable && answer_) return;
@@ -85,8 +87,22 @@ class PullReceiver::Shell final : public std::enable_shared_from_this<Shell> {
       why_ = answer->endpoints.empty()
                  ? "the address is " + std::string(AnswerStatusName(answer->status))
                  : "";
+      if (link_ && !leaving_ && Drains(*answer)) {
+        leaving_ = true;
+        left = link_;
+      }
     }
+    if (left) left->Leave();
     Connect();
+  }
+
+  /// Under mutex_.
+  bool Drains(const Answer& answer) const {
+    const auto at = [this](const Endpoint& e) { return e.url.text() == url_; };
+    const auto here = std::find_if(answer.endpoints.begin(), answer.endpoints.end(), at);
+    return here != answer.endpoints.end() && here->state == EndpointState::kDraining &&
+           std::any_of(answer.endpoints.begin(), answer.endpoints.end(),
+                       [](const Endpoint& e) { return e.state == EndpointState::kUp; });
   }
 
   /// Opens a link if there is none and somebody to open it to.
@@ -104,8 +120,9 @@ class PullReceiver::Shell final : public std::enable_shared_from_this<Shell> {
       const auto pick = Select(answer_->policy, lineup.candidates, "", random_);
       if (!pick) return ConnectAt(lineup.next_change, now);
       since_ = now;
-      opened_ = worked_ = false;
+      opened_ = worked_ = leaving_ = false;
       to = answer_->endpoints[*pick];
+      url_ = to->url.text();
       node = destination_.Node(answer_->matched.value_or(answer_->address), to->url);
       opening_ = true;
       turn = ++turn_;
@@ -174,8 +191,8 @@ class PullReceiver::Shell final : public std::enable_shared_from_this<Shell> {
       why_ = url + ": " + why;
       const BootTime now = BootClock::now();
       const bool refused = !opened_ && now - since_ < limits::kConnect;
-      health_.Failed(
-          url, refused ? EndpointHealth::Failure::kRefused : EndpointHealth::Failure::kLost, now);
+      using Failure = EndpointHealth::Failure;
+      if (!leaving_) health_.Failed(url, refused ? Failure::kRefused : Failure::kLost, now);
     }
     Connect();
   }
@@ -186,17 +203,18 @@ class PullReceiver::Shell final : public std::enable_shared_from_this<Shell> {
   const uint32_t credit_;
   std::mutex mutex_;
   std::condition_variable changed_;
-  Random random_;                                          // guarded by mutex_
-  EndpointHealth health_;                                  // guarded by mutex_
-  Resolver::AnswerPtr answer_;                             // guarded by mutex_
-  std::string why_;                                        // guarded by mutex_
-  std::deque<std::shared_ptr<Exchange::State>> came_;      // guarded by mutex_; at most credit
-  std::shared_ptr<PeerLink> link_;                         // guarded by mutex_
-  uint64_t turn_ = 0;                                      // guarded by mutex_; of the link
-  BootTime since_;                                         // guarded by mutex_; asked for the link
-  bool opened_ = false, worked_ = false;                   // guarded by mutex_; this link
-  bool armed_ = false, opening_ = false, closed_ = false;  // guarded by mutex_
-  std::unique_ptr<Resolver::Subscription> subscription_;   // guarded by mutex_
+  Random random_;                                           // guarded by mutex_
+  EndpointHealth health_;                                   // guarded by mutex_
+  Resolver::AnswerPtr answer_;                              // guarded by mutex_
+  std::string why_;                                         // guarded by mutex_
+  std::deque<std::shared_ptr<Exchange::State>> came_;       // guarded by mutex_; at most credit
+  std::shared_ptr<PeerLink> link_;                          // guarded by mutex_
+  uint64_t turn_ = 0;                                       // guarded by mutex_; of the link
+  BootTime since_;                                          // guarded by mutex_; asked for the link
+  std::string url_;                                         // guarded by mutex_; of this link
+  bool opened_ = false, worked_ = false, leaving_ = false;  // guarded by mutex_; this link
+  bool armed_ = false, opening_ = false, closed_ = false;   // guarded by mutex_
+  std::unique_ptr<Resolver::Subscription> subscription_;    // guarded by mutex_
 };
 
 /// Of one link; answers to its messages go back through it.

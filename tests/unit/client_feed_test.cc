@@ -1,4 +1,5 @@
 #include "client_fixture.h"
+#include "receiver.h"
 
 namespace datawire {
 namespace {
@@ -122,6 +123,37 @@ TEST_F(FeedTest, AServiceThatStopsWaitsForWhatConsumersHave) {
   EXPECT_EQ(Told(1), Verdict::Kind::kAccepted);
   stopped.get();
   EXPECT_TRUE(board_.Await([&] { return detached_ == 1; }));
+}
+
+TEST_F(FeedTest, AReceiverMovesOffAnEndpointThatDrainsOnceItHasAnsweredWhatItHas) {
+  const auto first = ServeFeed(), second = ServeFeed();
+  FakeResolver resolver;
+  amqp::Io io;
+  auto links = std::make_shared<Links>(io, "t");
+  resolver.Set({first->url()});
+  PullReceiver receiver(io, links, ClientOptions{}, Destination::Parse("//demo/x").value(),
+                        {.credit = 5});
+  receiver.Start(&resolver);
+  ASSERT_TRUE(board_.Await([&] { return outlet_ && outlet_->credit() == 5; }));
+  const auto old = outlet_;
+  Give("1");
+  auto exchange = receiver.Receive(5s);
+  ASSERT_TRUE(exchange.ok());
+  resolver.Set({second->url()}, {first->url()});
+  AwaitCredit(0);
+  EXPECT_EQ(outlet_, old) << "its message is not answered";
+  exchange->Accept();
+  EXPECT_EQ(Told(0), Verdict::Kind::kAccepted);
+  ASSERT_TRUE(board_.Await([&] { return outlet_ != old && outlet_->credit() == 5; }));
+  Give("2");
+  auto other = receiver.Receive(5s);
+  ASSERT_TRUE(other.ok()) << other.status().ToString();
+  EXPECT_EQ(Body(other->message()), "2");
+  other->Accept();
+  EXPECT_EQ(Told(1), Verdict::Kind::kAccepted);
+  receiver.Close();
+  links->Close(1s);
+  io.Stop();
 }
 
 TEST_F(FeedTest, WithoutAFeedThereIsNothingToPull) {

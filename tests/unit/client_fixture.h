@@ -18,11 +18,15 @@ using amqp::Board;
 /// Answers that the test gives. Thread-safe.
 class FakeResolver final : public Resolver {
  public:
-  void Set(std::vector<std::string> urls) {
+  void Set(std::vector<std::string> urls, std::vector<std::string> draining = {}) {
     datawire::Answer answer{Address::Parse("//demo/x").value()};
     answer.status = urls.empty() ? AnswerStatus::kNotFound : AnswerStatus::kFound;
     for (const std::string& url : urls) {
       answer.endpoints.push_back(Endpoint{EndpointUrl::Parse(url).value()});
+    }
+    for (const std::string& url : draining) {
+      answer.endpoints.push_back(Endpoint{EndpointUrl::Parse(url).value()});
+      answer.endpoints.back().state = EndpointState::kDraining;
     }
     std::vector<Callback> callbacks;
     {
