@@ -227,6 +227,14 @@ Result<proton::message> Client::Request(std::string_view address, const proton::
   return shell->Request(message, timeout);
 }
 
+void Client::Request(std::string_view address, const proton::message& message,
+                     std::chrono::milliseconds timeout,
+                     std::function<void(Result<proton::message>)> done) {
+  auto shell = impl_->Requester(address);
+  if (!shell.ok()) return done(shell.status());
+  (*shell)->Request(message, timeout, std::move(done));
+}
+
 std::vector<LinkReport> Client::Links() {
   return impl_->book->Reports();
 }

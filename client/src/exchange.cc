@@ -24,7 +24,7 @@ proton::message SpareMessages::Swap(proton::message& message) {
 void SpareMessages::Return(proton::message message) {
   if (!amqp::IsSmall(message)) return;
   const std::lock_guard lock(mutex_);
-  if (messages_.size() < limits::kSpareMessages) messages_.push_back(std::move(message));
+  if (messages_.size() < most_) messages_.push_back(std::move(message));
 }
 
 namespace {

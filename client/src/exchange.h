@@ -30,14 +30,16 @@ class Answerer {
 /// Thread-safe.
 class SpareMessages {
  public:
+  explicit SpareMessages(size_t most = limits::kSpareMessages) : most_(most) {}
   /// `message` comes out, one to be filled again stays in its place.
   proton::message Swap(proton::message& message);
   /// Keeps it if it is small and there is room.
   void Return(proton::message message);
 
  private:
+  const size_t most_;
   std::mutex mutex_;
-  std::vector<proton::message> messages_;  // guarded by mutex_; at most kSpareMessages
+  std::vector<proton::message> messages_;  // guarded by mutex_; at most most_
 };
 
 /// A message to be answered; when the last holder lets go of it unanswered, it is released.

@@ -84,7 +84,7 @@ bool LinkOfPeer::Start(proton::connection connection) {
     proton::source_options source;
     source.dynamic(true);
     receiver_ = connection.open_receiver(
-        "", proton::receiver_options().source(source).credit_window(limits::kReplyCredit));
+        "", proton::receiver_options().source(source).credit_window(0));
   }
   return true;
 }
@@ -100,7 +100,10 @@ void LinkOfPeer::OnAttached(const proton::link& link) {
     sender_attached_ = true;
   } else {
     receiver_attached_ = true;
-    if (spec_.kind == LinkSpec::Kind::kRequester) reply_to_ = receiver_.source().address();
+    if (spec_.kind == LinkSpec::Kind::kRequester) {
+      reply_to_ = receiver_.source().address();
+      receiver_.add_credit(limits::kReplyCredit);
+    }
     if (spec_.kind == LinkSpec::Kind::kReceiver) receiver_.add_credit(spec_.credit);
   }
   const bool sender_ready = sender_attached_ || spec_.kind == LinkSpec::Kind::kReceiver;
@@ -181,7 +184,9 @@ void LinkOfPeer::OnSettled(const proton::tracker& tracker) {
 void LinkOfPeer::OnMessage(proton::delivery& delivery, proton::message& message) {
   if (closed_) return;
   if (spec_.kind == LinkSpec::Kind::kRequester) {
-    return events_->OnMessage(0, std::move(message));  // accepted by proton
+    events_->OnMessage(0, std::move(message));  // accepted by proton
+    if (++owed_ * 4 >= limits::kReplyCredit) receiver_.add_credit(std::exchange(owed_, 0));
+    return;
   }
   page_->Message();
   const uint64_t token = next_token_++;

@@ -11,12 +11,15 @@ void Asked::Answer(Result<proton::message> with) {
     result.emplace(std::move(with));
   }
   answered.notify_all();
+  if (!done) return;
+  try {
+    std::exchange(done, nullptr)(std::move(*result));  // which nobody else reads, then
+  } catch (...) {  // the user's: it must not end the thread that others' replies need
+  }
 }
 
-Result<proton::message> SenderShell::Request(const proton::message& message,
-                                             std::chrono::milliseconds timeout) {
-  const BootTime until = BootClock::now() + timeout;
-  auto asked = std::make_shared<Asked>();
+Delivery SenderShell::AskFor(const proton::message& message, std::chrono::milliseconds timeout,
+                             const std::shared_ptr<Asked>& asked) {
   SendOptions options;
   options.deadline = std::max(timeout, std::chrono::milliseconds(1));
   Delivery delivery = Take(message, std::move(options), asked);
@@ -24,6 +27,21 @@ Result<proton::message> SenderShell::Request(const proton::message& message,
     const bool invalid = ended->condition == MappingOf(Code::kInvalid).amqp_condition;
     asked->Answer(Status(invalid ? Code::kInvalid : Code::kTimeout, ended->description));
   }
+  return delivery;
+}
+
+void SenderShell::Request(const proton::message& message, std::chrono::milliseconds timeout,
+                          std::function<void(Result<proton::message>)> done) {
+  auto asked = std::make_shared<Asked>();
+  asked->done = std::move(done);
+  AskFor(message, timeout, asked);
+}
+
+Result<proton::message> SenderShell::Request(const proton::message& message,
+                                             std::chrono::milliseconds timeout) {
+  const BootTime until = BootClock::now() + timeout;
+  auto asked = std::make_shared<Asked>();
+  AskFor(message, timeout, asked);
   std::unique_lock lock(asked->mutex);
   const auto wait = [&](BootTime end) {
     const auto left = end - BootClock::now();
@@ -52,7 +70,12 @@ void SenderShell::Ask(Flight& flight, const DeliveryOutcome& outcome) {
         if (flight.asked->result) return;
         flight.asked->accepted = true;
       }
-      awaited_.insert_or_assign(flight.reply_key, flight);
+      if (flight.asked->done)
+        flight.until = awaited_until_.emplace(flight.state->deadline, flight.reply_key);
+      const auto [it, is_new] = awaited_.try_emplace(flight.reply_key, flight);
+      if (is_new) return;
+      NoMoreAwaited(it)->Answer(Status(Code::kOutcomeUnknown, "another request has its id"));
+      awaited_.emplace(flight.reply_key, flight);
       return;
     }
     case DeliveryEnd::kRejected:
@@ -70,9 +93,8 @@ void SenderShell::Replied(proton::message& reply) {
     const proton::message_id id = reply.correlation_id();
     if (id.empty()) return;
     const std::string key = proton::to_string(id);
-    if (auto node = awaited_.extract(key)) {
-      return node.mapped().asked->Answer(std::move(reply));
-    }
+    if (const auto it = awaited_.find(key); it != awaited_.end())
+      return NoMoreAwaited(it)->Answer(std::move(reply));
     for (auto& [number, flight] : flights_) {
       if (flight.asked && flight.reply_key == key) {
         return flight.asked->Answer(std::move(reply));
@@ -82,6 +104,19 @@ void SenderShell::Replied(proton::message& reply) {
   }
 }
 
+std::shared_ptr<Asked> SenderShell::NoMoreAwaited(std::map<std::string, Flight>::iterator flight) {
+  auto asked = std::move(flight->second.asked);
+  if (asked->done) awaited_until_.erase(flight->second.until);
+  awaited_.erase(flight);
+  return asked;
+}
+
+void SenderShell::GiveUp(BootTime now) {
+  while (!awaited_until_.empty() && awaited_until_.begin()->first <= now)
+    NoMoreAwaited(awaited_.find(awaited_until_.begin()->second))
+        ->Answer(Status(Code::kOutcomeUnknown, "no reply in time"));
+}
+
 /// Replies come back on the link the request went out on, or never.
 void SenderShell::LinkGone(SenderCore::LinkId link, const std::string& why) {
   for (auto it = awaited_.begin(); it != awaited_.end();) {
@@ -89,9 +124,9 @@ void SenderShell::LinkGone(SenderCore::LinkId link, const std::string& why) {
       ++it;
       continue;
     }
-    it->second.asked->Answer(
+    const auto lost = it++;
+    NoMoreAwaited(lost)->Answer(
         Status(Code::kOutcomeUnknown, "the link was lost before the reply: " + why));
-    it = awaited_.erase(it);
   }
 }
 

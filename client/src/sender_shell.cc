@@ -234,9 +234,8 @@ Status SenderShell::WaitForRoom(std::unique_lock<std::mutex>& lock, BootTime unt
     const std::string most = bytes_ >= options_.buffer_bytes && in_use_ < options_.buffer
                                  ? std::to_string(options_.buffer_bytes) + " bytes"
                                  : std::to_string(options_.buffer) + " messages";
-    // kDropOldest: a moment, until the turn has made room.
-    if (options_.when_full == WhenFull::kFail ||
-        (options_.when_full == WhenFull::kDropOldest && !io_.MayBeWaitedFor())) {
+    // kDropOldest: a moment, until the turn has made room. This thread may be who makes it.
+    if (options_.when_full == WhenFull::kFail || !io_.MayBeWaitedFor()) {
       return Status(Code::kOverloaded, "the sender's buffer is full: " + most);
     }
     const auto left = until - BootClock::now();
@@ -275,6 +274,7 @@ void SenderShell::Turn() {
   const BootTime now = BootClock::now();
   for (Event& event : running_) Run(event, now);
   running_.clear();
+  GiveUp(now);
   core_.Pump(now);
   core_.TakeActions(actions_);
   size_t ended = 0, bytes = 0;
@@ -386,7 +386,10 @@ void SenderShell::TellEjected(const SenderCore::Ejected& ejected) {
 }
 
 void SenderShell::Arm(BootTime now) {
-  const std::optional<BootTime> next = core_.NextWake(now);
+  std::optional<BootTime> next = core_.NextWake(now);
+  if (!awaited_until_.empty())
+    next = std::max(std::min(next.value_or(BootTime::max()), awaited_until_.begin()->first),
+                    now + std::chrono::milliseconds(1));
   if (!next || (armed_ && *armed_ <= *next)) return;
   armed_ = next;
   const auto delay = std::chrono::ceil<std::chrono::milliseconds>(*next - now);

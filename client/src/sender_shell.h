@@ -38,6 +38,8 @@ struct Asked {
   std::condition_variable answered;
   std::optional<Result<proton::message>> result;  // guarded by mutex
   bool accepted = false;                          // guarded by mutex; the peer has taken it
+  /// In place of one who waits. Set before it is shared.
+  std::function<void(Result<proton::message>)> done;
 
   void Answer(Result<proton::message> with);
 };
@@ -54,6 +56,8 @@ class SenderShell : public std::enable_shared_from_this<SenderShell> {
   Delivery Send(const proton::message& message, SendOptions options);
   Result<proton::message> Request(const proton::message& message,
                                   std::chrono::milliseconds timeout);
+  void Request(const proton::message& message, std::chrono::milliseconds timeout,
+               std::function<void(Result<proton::message>)> done);
   std::vector<proton::message> Close(std::chrono::milliseconds wait);
   void Cancel(SenderCore::MessageId id);
   Sender::Counters counters();
@@ -64,6 +68,7 @@ class SenderShell : public std::enable_shared_from_this<SenderShell> {
     std::shared_ptr<Delivery::State> state;
     std::shared_ptr<Asked> asked;  // of a request
     std::string reply_key;
+    std::multimap<BootTime, std::string>::iterator until;  // in awaited_until_, if asked->done
     SenderCore::LinkId link = 0;
   };
   // The two that come with every message are values: nothing is allocated for them.
@@ -100,6 +105,11 @@ class SenderShell : public std::enable_shared_from_this<SenderShell> {
   void Replied(proton::message& reply);
   void LinkGone(SenderCore::LinkId link, const std::string& why);
   void Ask(Flight& flight, const DeliveryOutcome& outcome);
+  Delivery AskFor(const proton::message& message, std::chrono::milliseconds timeout,
+                  const std::shared_ptr<Asked>& asked);
+  /// In the turn: those whose reply did not come in time.
+  void GiveUp(BootTime now);
+  std::shared_ptr<Asked> NoMoreAwaited(std::map<std::string, Flight>::iterator flight);
 
   amqp::Io& io_;
   const std::shared_ptr<Links> links_;
@@ -113,7 +123,8 @@ class SenderShell : public std::enable_shared_from_this<SenderShell> {
   SenderCore core_;
   std::unordered_map<SenderCore::MessageId, Flight> flights_;
   std::map<SenderCore::LinkId, std::shared_ptr<PeerLink>> open_;
-  std::map<std::string, Flight> awaited_;  // accepted requests, by reply key; one a caller
+  std::map<std::string, Flight> awaited_;               // accepted requests, by reply key
+  std::multimap<BootTime, std::string> awaited_until_;  // those that nobody waits for
   std::optional<BootTime> armed_;
   // Empty between turns; kept for their memory.
   std::vector<Event> running_;

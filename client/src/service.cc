@@ -22,14 +22,24 @@ bool WaitUntil(std::condition_variable& changed, std::unique_lock<std::mutex>& l
 
 }  // namespace
 
-HandlerThread::HandlerThread(Handler handler)
-    : handler_(std::move(handler)), thread_([this] { Run(); }) {}
+HandlerThread::HandlerThread(Handler handler, bool inline_handler)
+    : handler_(std::move(handler)), inline_(inline_handler) {
+  if (!inline_) thread_ = std::thread([this] { Run(); });
+}
 
 HandlerThread::~HandlerThread() {
   Stop();
 }
 
 void HandlerThread::Push(std::vector<std::shared_ptr<Exchange::State>>& states) {
+  if (inline_) {
+    const std::lock_guard lock(handling_);
+    for (auto& state : states) {
+      if (!stopped_) Handle(state);
+      state.reset();
+    }
+    return;
+  }
   const std::lock_guard lock(mutex_);
   if (stopped_) return;
   waiting_.insert(waiting_.end(), std::move_iterator(states.begin()),
@@ -46,6 +56,7 @@ void HandlerThread::Stop() {
     work_.notify_one();
   }
   released.clear();
+  if (inline_) const std::lock_guard lock(handling_);
   if (thread_.joinable() && thread_.get_id() != std::this_thread::get_id()) thread_.join();
 }
 
@@ -91,10 +102,12 @@ Result<std::unique_ptr<LinkedService>> LinkedService::Open(
   }
   DW_ASSIGN(const HostPort listen, HostPort::Parse(options.listen));
   std::unique_ptr<LinkedService> service(
-      new LinkedService(tether, std::move(address), std::move(handler)));
+      new LinkedService(tether, std::move(address), std::move(handler), options.inline_handler));
   auto node = std::make_shared<ServiceNode>(ServiceNode{service->address_});
   node->subtree = options.subtree;
   node->credit = options.credit;
+  node->spare = std::make_shared<SpareMessages>(
+      options.inline_handler ? 1 : std::clamp<size_t>(options.credit, 1, limits::kSpareMessages));
   node->feed = options.feed;
   node->book = std::move(book);
   if (options.tries > 0)

@@ -17,11 +17,12 @@
 
 namespace datawire {
 
-/// Runs a service's handler on a thread of its own, so that it may block: one message at a time, in
-/// the order they came. Bounded by the credit given. Thread-safe.
+/// Runs a service's handler on a thread of its own, so that it may block; or where the messages
+/// come in. One message at a time, in the order they came. Bounded by the credit given.
+/// Thread-safe.
 class HandlerThread {
  public:
-  explicit HandlerThread(Handler handler);
+  explicit HandlerThread(Handler handler, bool inline_handler = false);
   ~HandlerThread();  ///< Stop()
   void Push(std::vector<std::shared_ptr<Exchange::State>>& states);
   /// Lets go of what waits (released), joins after the handler's present call, however long that
@@ -33,6 +34,9 @@ class HandlerThread {
   void Handle(const std::shared_ptr<Exchange::State>& state);
 
   const Handler handler_;
+  const bool inline_;
+  std::mutex
+      handling_;  // held while the handler runs inline: several connections may have messages
   std::mutex mutex_;
   std::condition_variable work_;
   std::vector<std::shared_ptr<Exchange::State>> waiting_;  // guarded by mutex_
@@ -66,10 +70,10 @@ class LinkedService final : public Service {
     std::optional<Status> registered;                          // guarded by mutex
     bool withdrawn = false;                                    // guarded by mutex
   };
-  LinkedService(TetherClient* tether, Address address, Handler handler)
+  LinkedService(TetherClient* tether, Address address, Handler handler, bool inline_handler)
       : tether_(tether),
         address_(std::move(address)),
-        handlers_(std::make_shared<HandlerThread>(std::move(handler))) {}
+        handlers_(std::make_shared<HandlerThread>(std::move(handler), inline_handler)) {}
 
   amqp::Listener::Accept Acceptor(std::shared_ptr<const ServiceNode> node) const;
   void Register(const ServiceOptions& options, std::string identity);

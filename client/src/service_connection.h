@@ -32,7 +32,7 @@ struct ServiceNode {
   Feed feed;
   std::shared_ptr<LinkBook> book;
   std::shared_ptr<DeadLetters> dead_letters;  ///< null: failures go back to the sender for ever
-  const std::shared_ptr<SpareMessages> spare = std::make_shared<SpareMessages>();
+  std::shared_ptr<SpareMessages> spare;
 
   /// The logical address of an attach to `target`; nothing when it is not ours.
   std::optional<std::string> Match(const std::string& target) const;

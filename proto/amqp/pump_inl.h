@@ -160,7 +160,8 @@ void Pump<Stream>::OnRead(const boost::system::error_code& error, size_t n) {
   if (writing_) unread_ += n;
   HoldTasks();
   driver_->Read(in_.data(), n);
-  Turn();
+  // What the callbacks posted to the Io runs before: what that has to say goes out in this turn.
+  core_->Post(strand_, [self = self()] { self->Turn(); });
 }
 
 template <typename Stream>

@@ -1,6 +1,8 @@
-// Direct links against raw Proton C++ (its container on both ends), 100-byte messages, at least
-// once: rate, request/response, connect to first accepted message. Receiving end on core 0, this on
-// core 1.
+// Direct links against raw Proton C++ (its container on both ends), at least once: rate at 100
+// bytes and 1 KiB, request/response, connect to first accepted message. Receiving end on core 0,
+// this on core 1. `inline`: the service's handler runs where the messages come in, and the
+// requester goes on in its callback, as both do in the raw program; else each has a thread of its
+// own.
 #include <benchmark/benchmark.h>
 #include <grpcpp/grpcpp.h>
 #include <unistd.h>
@@ -46,17 +48,18 @@ void Check(bool ok, const char* what) {
   std::exit(1);
 }
 
-proton::message Message() {
-  return proton::message(std::string(100, 'x'));
+proton::message Message(int64_t bytes = 100) {
+  return proton::message(std::string(static_cast<size_t>(bytes), 'x'));
 }
-std::string Peer(int credit) {
-  return "//bench/peer/" + std::to_string(credit);
+std::string Peer(int credit, bool inline_handler = false) {
+  return (inline_handler ? "//bench/inline/" : "//bench/peer/") + std::to_string(credit);
 }
 
 // Sends kMessages, or connects and sends one; then closes.
 class RawSender final : public proton::messaging_handler {
  public:
-  RawSender(std::string url, int messages) : url_(std::move(url)), messages_(messages) {}
+  RawSender(std::string url, int messages, int64_t bytes = 100)
+      : url_(std::move(url)), messages_(messages), message_(Message(bytes)) {}
   void on_container_start(proton::container& container) override {
     container.open_sender(url_ + "/x");
   }
@@ -77,7 +80,7 @@ class RawSender final : public proton::messaging_handler {
  private:
   const std::string url_;
   const int messages_;
-  const proton::message message_ = Message();
+  const proton::message message_;
   int sent_ = 0, accepted_ = 0;
 };
 
@@ -118,7 +121,8 @@ class RawRequester final : public proton::messaging_handler {
 
 void RateRaw(benchmark::State& state) {
   for (auto _ : state) {
-    RawSender sender("amqp://" + raw_address.at(static_cast<int>(state.range(0))), kMessages);
+    RawSender sender("amqp://" + raw_address.at(static_cast<int>(state.range(0))), kMessages,
+                     state.range(1));
     proton::container(sender).run();
     Check(sender.finished > 0, "the raw sender did not finish");
     state.SetIterationTime(sender.finished - sender.started);
@@ -132,12 +136,12 @@ ClientOptions Options() {
   return options;
 }
 
-void RateDirect(benchmark::State& state) {
+void RateDirect(benchmark::State& state, bool inline_handler) {
   const int credit = static_cast<int>(state.range(0));
   Client client(Options());
-  auto sender = client.OpenSender(Peer(credit));
+  auto sender = client.OpenSender(Peer(credit, inline_handler));
   Check(sender.ok(), "no sender");
-  const proton::message message = Message();
+  const proton::message message = Message(state.range(1));
   for (auto _ : state) {
     std::atomic<int> left{kMessages};
     std::mutex mutex;
@@ -182,8 +186,52 @@ void RequestDirect(benchmark::State& state) {
   state.counters["p50_us"] = MedianMicros(took);
 }
 
-// A new connection and its first accepted message; the client and its resolver are new each time,
-// too.
+// Each goes out when the reply to the former has come, from its callback.
+class Asker {
+ public:
+  explicit Asker(Client& client) : client_(client) {}
+  std::vector<double> Run() {
+    Ask();
+    std::unique_lock lock(mutex_);
+    done_.wait(lock, [this] { return took_.size() == kRequests; });
+    return std::move(took_);
+  }
+
+ private:
+  void Ask() {
+    at_ = Now();
+    client_.Request(Peer(100, true), message_, std::chrono::seconds(5),
+                    [this](const Result<proton::message>& reply) {
+                      Check(reply.ok(), "a request failed");
+                      const double took = Now() - at_;
+                      {
+                        const std::lock_guard lock(mutex_);
+                        took_.push_back(took);
+                        if (took_.size() == kRequests) return done_.notify_all();
+                      }
+                      Ask();
+                    });
+  }
+
+  Client& client_;
+  const proton::message message_ = Message();
+  std::atomic<double> at_ = 0;
+  std::mutex mutex_;
+  std::condition_variable done_;
+  std::vector<double> took_;  // guarded by mutex_
+};
+
+void RequestInline(benchmark::State& state) {
+  Client client(Options());
+  std::vector<double> took;
+  for (auto _ : state) {
+    const std::vector<double> more = Asker(client).Run();
+    took.insert(took.end(), more.begin(), more.end());
+  }
+  state.counters["p50_us"] = MedianMicros(took);
+}
+
+// A new connection and its first accepted message; cold: the client and its resolver are new, too.
 void FirstMessageRaw(benchmark::State& state) {
   std::vector<double> took;
   for (auto _ : state) {
@@ -199,8 +247,12 @@ void FirstMessageDirect(benchmark::State& state) {
   std::vector<double> took;
   for (auto _ : state) {
     Client client(Options());
-    if (state.range(0) == 1)  // the answer is in the cache
+    if (state.range(0) == 1) {  // a process that runs already, and has the answer in its cache
       client.resolver().Resolve(*Address::Parse(Peer(100)));
+      auto other = client.OpenSender(Peer(1000));
+      Check(other.ok(), "no sender");
+      Check((*other)->Send(Message()).Wait().end == DeliveryEnd::kAccepted, "a message got lost");
+    }
     const double start = Now();
     auto sender = client.OpenSender(Peer(100));
     Check(sender.ok(), "no sender");
@@ -211,13 +263,13 @@ void FirstMessageDirect(benchmark::State& state) {
   state.counters["p50_us"] = MedianMicros(took);
 }
 
-void RegisterPeers(const std::map<int, std::string>& peers) {
+void RegisterPeers(const std::map<std::string, std::string>& peers) {
   const auto stub = pb::Directory::NewStub(
       grpc::CreateChannel(directory_address, grpc::InsecureChannelCredentials()));
   pb::RegisterRequest request;
-  for (const auto& [credit, address] : peers) {
+  for (const auto& [peer, address] : peers) {
     auto* r = request.add_registrations();
-    r->set_address(Peer(credit));
+    r->set_address(peer);
     r->mutable_endpoint()->set_url("amqp://" + address + "///bench/peer");
   }
   grpc::ClientContext context;
@@ -235,18 +287,30 @@ int Main(int argc, char** argv) {
     const Child raw1000("datawire-bench-peer", {"raw", "1000"});
     const Child ours100("datawire-bench-peer", {"service", "100"});
     const Child ours1000("datawire-bench-peer", {"service", "1000"});
+    const Child inline100("datawire-bench-peer", {"inline", "100"});
+    const Child inline1000("datawire-bench-peer", {"inline", "1000"});
     const Child directory("datawire-directory",
                           {"--data", data, "--init", "--node-id", "n1", "--listen", "127.0.0.1:0",
                            "--http-listen", "127.0.0.1:0"});
     PinSelf();
     directory_address = directory.address();
     raw_address = {{100, raw100.address()}, {1000, raw1000.address()}};
-    RegisterPeers({{100, ours100.address()}, {1000, ours1000.address()}});
+    RegisterPeers({{Peer(100), ours100.address()},
+                   {Peer(1000), ours1000.address()},
+                   {Peer(100, true), inline100.address()},
+                   {Peer(1000, true), inline1000.address()}});
     using benchmark::RegisterBenchmark;
-    RegisterBenchmark("Rate/raw", RateRaw)->Arg(100)->Arg(1000)->UseManualTime();
-    RegisterBenchmark("Rate/direct", RateDirect)->Arg(100)->Arg(1000)->UseManualTime();
+    const std::vector<std::vector<int64_t>> credit_and_bytes = {{100, 1000}, {100, 1024}};
+    RegisterBenchmark("Rate/raw", RateRaw)->ArgsProduct(credit_and_bytes)->UseManualTime();
+    RegisterBenchmark("Rate/direct", RateDirect, false)
+        ->ArgsProduct(credit_and_bytes)
+        ->UseManualTime();
+    RegisterBenchmark("Rate/inline", RateDirect, true)
+        ->ArgsProduct(credit_and_bytes)
+        ->UseManualTime();
     RegisterBenchmark("Request/raw", RequestRaw)->UseRealTime();
     RegisterBenchmark("Request/direct", RequestDirect)->UseRealTime();
+    RegisterBenchmark("Request/inline", RequestInline)->UseRealTime();
     RegisterBenchmark("FirstMessage/raw", FirstMessageRaw)->UseRealTime();
     RegisterBenchmark("FirstMessage/direct_cold", FirstMessageDirect)->Arg(0)->UseRealTime();
     RegisterBenchmark("FirstMessage/direct_cached", FirstMessageDirect)->Arg(1)->UseRealTime();

@@ -1,5 +1,6 @@
 // The receiving end of link_bench: `raw CREDIT` is a plain proton::container, `service CREDIT` is
-// ours. Both accept every message and answer those that ask for a reply.
+// ours, `inline CREDIT` too, its handler where the messages come in. All accept every message and
+// answer those that ask for a reply.
 #include <signal.h>
 #include <unistd.h>
 
@@ -64,7 +65,7 @@ class Raw final : public proton::messaging_handler, public proton::listen_handle
   std::map<std::string, proton::sender> senders_;
 };
 
-int Service(uint32_t credit) {
+int Service(uint32_t credit, bool inline_handler) {
   sigset_t stop;
   ::sigemptyset(&stop);
   ::sigaddset(&stop, SIGTERM);
@@ -77,7 +78,7 @@ int Service(uint32_t credit) {
                                 if (exchange.message().reply_to().empty()) return exchange.Accept();
                                 (void)exchange.Reply(proton::message(exchange.message().body()));
                               },
-                              {.credit = credit});
+                              {.credit = credit, .inline_handler = inline_handler});
   if (!service.ok()) return 1;
   Ready((*service)->url().substr(std::string_view("amqp://").size()));
   int signal = 0;
@@ -89,7 +90,9 @@ int Service(uint32_t credit) {
 
 int main(int argc, char** argv) {
   if (argc != 3) return 1;
-  if (std::string_view(argv[1]) == "service") return Service(std::atoi(argv[2]));
+  const uint32_t credit = static_cast<uint32_t>(std::atoi(argv[2]));
+  if (std::string_view(argv[1]) == "service") return Service(credit, false);
+  if (std::string_view(argv[1]) == "inline") return Service(credit, true);
   Raw raw(std::atoi(argv[2]));
   proton::container(raw).run();
 }

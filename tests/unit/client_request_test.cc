@@ -1,6 +1,7 @@
 #include <proton/message_id.hpp>
 #include <proton/sender_options.hpp>
 #include <proton/source_options.hpp>
+#include <set>
 
 #include "client_fixture.h"
 
@@ -76,6 +77,77 @@ TEST_F(RequestTest, ReleasedIsSentAgainAndALostOneIsNot) {
   second->Stop(0ms);
   EXPECT_EQ(asked.get().status().code(), Code::kOutcomeUnknown);
   EXPECT_EQ(lost, 1);
+}
+
+class AsyncTest : public ClientTest {
+ protected:
+  /// Asks without waiting; how it ended is in `results_`.
+  void Ask(const std::string& url, const std::string& body, std::chrono::milliseconds timeout) {
+    client_.Request(url, proton::message(body), timeout, [this](Result<proton::message> reply) {
+      board_.Change([&] { results_.push_back(std::move(reply)); });
+    });
+  }
+  const Result<proton::message>& Result1() {
+    EXPECT_TRUE(board_.Await([&] { return !results_.empty(); }));
+    return results_.at(0);
+  }
+  std::vector<Result<proton::message>> results_;
+};
+
+TEST_F(AsyncTest, RepliesComeToTheCallbacks) {
+  const auto service = Serve([](Exchange exchange) {
+    (void)exchange.Reply(proton::message(Body(exchange.message()) + "!"));
+  });
+  for (int i = 0; i < 300; ++i) Ask(To(*service), std::to_string(i), 10s);
+  ASSERT_TRUE(board_.Await([&] { return results_.size() == 300; }));
+  std::set<std::string> bodies;
+  for (const auto& reply : results_) {
+    ASSERT_TRUE(reply.ok()) << reply.status().ToString();
+    bodies.insert(Body(*reply));
+  }
+  EXPECT_EQ(bodies.size(), 300u);
+}
+
+TEST_F(AsyncTest, ACallbackMayAskAgain) {
+  const auto service = Serve([](Exchange exchange) { (void)exchange.Reply(proton::message("r")); });
+  int left = 100;
+  std::function<void(Result<proton::message>)> again = [&](const Result<proton::message>& reply) {
+    EXPECT_TRUE(reply.ok());
+    bool more = false;
+    board_.Change([&] { more = --left > 0; });
+    if (more) client_.Request(To(*service), proton::message("x"), 5s, again);
+  };
+  client_.Request(To(*service), proton::message("x"), 5s, again);
+  EXPECT_TRUE(board_.Await([&] { return left == 0; }));
+}
+
+TEST_F(AsyncTest, WithoutAReplyItEndsAtItsTimeout) {
+  const auto service = Serve([](Exchange exchange) { exchange.Accept(); });
+  const BootTime start = BootClock::now();
+  Ask(To(*service), "x", 200ms);
+  EXPECT_EQ(Result1().status().code(), Code::kOutcomeUnknown);
+  EXPECT_GE(BootClock::now() - start, 200ms);
+}
+
+TEST_F(AsyncTest, NobodyThereIsTimeoutAndNonsenseIsInvalid) {
+  Ask("amqp://127.0.0.1:1/x", "x", 100ms);
+  EXPECT_EQ(Result1().status().code(), Code::kTimeout);
+  results_.clear();
+  Ask("nonsense", "x", 100ms);
+  EXPECT_EQ(Result1().status().code(), Code::kInvalid);
+}
+
+TEST_F(AsyncTest, TheClientsEndEndsIt) {
+  std::promise<Exchange> given;
+  const auto service = Serve([&](Exchange exchange) { given.set_value(std::move(exchange)); });
+  {
+    Client client(Options());
+    client.Request(To(*service), proton::message("x"), 30s, [this](Result<proton::message> reply) {
+      board_.Change([&] { results_.push_back(std::move(reply)); });
+    });
+    given.get_future().get().Accept();
+  }
+  EXPECT_EQ(Result1().status().code(), Code::kOutcomeUnknown);
 }
 
 TEST_F(RequestTest, AHandlerMayItselfRequest) {

@@ -1,5 +1,6 @@
 #include <array>
 #include <proton/message_id.hpp>
+#include <set>
 
 #include "client_fixture.h"
 #include "service.h"
@@ -148,6 +149,51 @@ TEST_F(ClientTest, LinksAreCountedAndToldOfWhenTheyOpenAndEnd) {
   EXPECT_EQ(told[0].messages, 0u);
   EXPECT_EQ(told[1].messages, 4u);
   EXPECT_TRUE(client.Links().empty());
+}
+
+TEST_F(ClientTest, AnInlineHandlerRunsWhereMessagesComeInAndStopWaitsForIt) {
+  std::promise<void> busy, go_on;
+  std::set<std::thread::id> threads;
+  ServiceOptions options;
+  options.inline_handler = true;
+  const auto service = Serve(
+      [&](Exchange exchange) {
+        threads.insert(std::this_thread::get_id());
+        if (Body(exchange.message()) == "throw" && exchange.message().delivery_count() == 0)
+          throw 1;
+        if (Body(exchange.message()) == "wait") {
+          busy.set_value();
+          go_on.get_future().get();
+        }
+        exchange.Accept();
+      },
+      options);
+  const auto sender = Open(To(*service));
+  for (int i = 0; i < 10; ++i)
+    EXPECT_EQ(Outcome(sender->Send(proton::message("x"))).end, End::kAccepted);
+  EXPECT_EQ(Outcome(sender->Send(proton::message("throw"))).attempts, 2u);
+  Delivery last = sender->Send(proton::message("wait"));
+  busy.get_future().get();
+  auto stopped = std::async([&] { service->Stop(5s); });
+  EXPECT_EQ(stopped.wait_for(50ms), std::future_status::timeout);
+  go_on.set_value();
+  stopped.get();
+  EXPECT_EQ(last.Wait().end, End::kAccepted);
+  EXPECT_EQ(threads.size(), 1u) << "one I/O thread";
+}
+
+TEST_F(ClientTest, ADoneThatSendsIntoAFullBufferIsToldSoAtOnce) {
+  const auto service = Serve([](Exchange exchange) { exchange.Accept(); });
+  const auto nobody = Open("amqp://127.0.0.1:1/n", {.buffer = 1});
+  nobody->Send(proton::message("fills it"));
+  const auto sender = Open(To(*service));
+  std::promise<DeliveryOutcome> told;
+  sender->Send(proton::message("x"), {.done = [&](const DeliveryOutcome&) {
+                 told.set_value(nobody->Send(proton::message("y")).Wait());
+               }});
+  const DeliveryOutcome outcome = told.get_future().get();
+  EXPECT_EQ(outcome.end, End::kNotSent);
+  EXPECT_EQ(outcome.condition, "amqp:resource-limit-exceeded");
 }
 
 TEST_F(ClientTest, ASubtreeTakesWhatIsBelowIt) {

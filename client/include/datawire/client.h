@@ -49,7 +49,7 @@ enum class Settlement {
   kAtMostOnce,   ///< pre-settled: gone when written; may be lost
 };
 enum class WhenFull {
-  kBlock,       ///< Send waits, at most to the deadline
+  kBlock,       ///< Send waits, at most to the deadline; in a `done`, which must not, as kFail
   kFail,        ///< the new one ends as NOT_SENT
   kDropOldest,  ///< the oldest that no peer has does; the new one, if peers have all others
 };
@@ -136,6 +136,9 @@ struct ServiceOptions {
   uint32_t tries = 0;
   std::string dead_letter;
   Feed feed;  ///< of peers that attach to be given messages
+  /// The handler runs where the messages come in, without a change of threads: half the latency.
+  /// Then it must not block: while it runs, no link of the client does anything.
+  bool inline_handler = false;
 };
 
 /// A service that listens, is registered, heartbeats. Thread-safe.
@@ -209,6 +212,11 @@ class Client {
   /// kDenied with the peer's condition: rejected.
   Result<proton::message> Request(std::string_view address, const proton::message& message,
                                   std::chrono::milliseconds timeout);
+  /// The same without waiting: `done` runs once, with the reply or as above, on the client's thread
+  /// (or here, when it is not sent); must not block. Not to be called once the client is going.
+  void Request(std::string_view address, const proton::message& message,
+               std::chrono::milliseconds timeout,
+               std::function<void(Result<proton::message>)> done);
 
   /// The links that are open, in no order.
   std::vector<LinkReport> Links();
