@@ -65,7 +65,8 @@ Result<Figures> Measure(std::string path, const Arguments& arguments, Arrivals& 
                                         std::to_string(kPatience.count()) + " s");
   const BootTime begun = BootClock::now();
   DW_ASSIGN(const auto sender, open());
-  const DeliveryOutcome first = sender->Send(message).Wait();
+  const DeliveryOutcome first =
+      sender->Send(message, {.deadline = arguments.timeout + arguments.wait}).Wait();
   if (first.end != DeliveryEnd::kAccepted)
     return Status(Code::kUnavailable, figures.path + ": " + first.description);
   figures.first_ms = Micros(BootClock::now() - begun) / 1000;

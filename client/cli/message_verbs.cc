@@ -128,10 +128,19 @@ Result<int> Pull(Session& session) {
                          limits::kServiceCredit));
   DW_ASSIGN(const auto receiver, client.OpenReceiver(arguments.words.front(), {.credit = credit}));
   Receiving receiving{arguments, console};
+  std::string why;
   while (console.signal() == 0 && receiving.output_open && !receiving.full() &&
          !console.ReaderGone()) {
     auto exchange = receiver->Receive(kLook);
-    if (exchange.ok()) receiving.Handle(std::move(exchange).value());
+    if (exchange.ok()) {
+      receiving.Handle(std::move(exchange).value());
+      continue;
+    }
+    // Why no message comes, once: it may be the wrong address.
+    const std::string& text = exchange.status().message();
+    const size_t last = text.find("; last: ");
+    if (last != std::string::npos && text.substr(last) != why)
+      console.Tell((why = text.substr(last)).substr(sizeof("; last: ") - 1));
   }
   receiver->Close();
   return console.signal() == 0 ? 0 : kExitInterrupted;

@@ -22,28 +22,22 @@ proton::message Decoded(const std::vector<char>& encoded) {
   return message;
 }
 
-/// Of one stored before, its time to live begins again.
-BootTime ExpiryOf(const proton::message& message) {
-  const auto ttl = static_cast<int64_t>(message.ttl().milliseconds());
-  return ttl > 0 ? BootClock::now() + std::chrono::milliseconds(ttl) : BootTime::max();
-}
-
 }  // namespace
 
 Queue::Queue(std::unique_ptr<QueueStore> store, Options options, Sender* push, Sender* dead_letters,
              std::function<void(const std::string&)> tell)
     : store_(std::move(store)),
-      options_(options),
+      options_(std::move(options)),
       push_(push),
       dead_letters_(dead_letters),
       tell_(std::move(tell)),
-      core_({options.tries}) {}
+      core_({options_.tries}) {}
 
 Result<std::unique_ptr<Queue>> Queue::Open(std::unique_ptr<QueueStore> store, Options options,
                                            Sender* push, Sender* dead_letters,
                                            std::function<void(const std::string&)> tell) {
   std::unique_ptr<Queue> queue(
-      new Queue(std::move(store), options, push, dead_letters, std::move(tell)));
+      new Queue(std::move(store), std::move(options), push, dead_letters, std::move(tell)));
   Status broken;
   DW_RETURN_IF_ERROR(queue->store_->Load([&](uint64_t number, const std::vector<char>& encoded) {
     try {
@@ -220,7 +214,7 @@ void Queue::Bury(uint64_t number, const std::string& reason) {
     return;
   }
   const proton::message message = Decoded(*encoded);
-  dead_letters_->Send(DeadLetter(message, message.to(), reason),
+  dead_letters_->Send(DeadLetter(message, options_.address, reason),
                       {.done = [this, number](const DeliveryOutcome& outcome) {
                         Post([&] { settled_.push_back({number, VerdictOf(outcome), true}); });
                       }});

@@ -22,6 +22,7 @@ namespace datawire::intermediaries {
 class Queue {
  public:
   struct Options {
+    std::string address;       ///< its own, for dead letters
     size_t depth = 1'000'000;  ///< messages
     bool reject = false;       ///< when full; else it gives no more credit
     uint32_t tries = 0;        ///< 0: for ever

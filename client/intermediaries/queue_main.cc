@@ -32,6 +32,7 @@ int Main(int argc, char** argv) {
       ->capture_default_str()
       ->check(CLI::Range(size_t{1}, size_t{100'000}));
   if (const auto code = program.Parse(argc, argv)) return *code;
+  options.address = address;
   options.reject = when_full == "reject";
 
   auto store = QueueStore::Open(data);

@@ -15,6 +15,10 @@ class DeadLetters {
   DeadLetters(uint32_t tries, std::unique_ptr<Sender> sender)
       : tries_(tries), sender_(std::move(sender)) {}
 
+  /// Ends what is on its way. The connections of a service may outlive it by a moment.
+  void Close() {
+    if (sender_) sender_->Close(std::chrono::milliseconds(0));
+  }
   /// Settles a message that failed, or is about to have it settled: as accepted once the
   /// dead-letter address has it. False: it has tries left.
   bool Take(const std::shared_ptr<Answerer>& answerer, uint64_t token, const std::string& address,

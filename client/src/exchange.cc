@@ -27,15 +27,6 @@ void SpareMessages::Return(proton::message message) {
   if (messages_.size() < most_) messages_.push_back(std::move(message));
 }
 
-namespace {
-
-BootTime ExpiryOf(const proton::message& message) {
-  const auto ttl = static_cast<int64_t>(message.ttl().milliseconds());
-  return ttl > 0 ? BootClock::now() + std::chrono::milliseconds(ttl) : BootTime::max();
-}
-
-}  // namespace
-
 Exchange::State::State(std::shared_ptr<Answerer> where, uint64_t its_token, std::string its_address,
                        proton::message its_message, std::shared_ptr<SpareMessages> spare_messages,
                        std::shared_ptr<DeadLetters> its_dead_letters,

@@ -83,8 +83,8 @@ bool LinkOfPeer::Start(proton::connection connection) {
   if (spec_.kind == LinkSpec::Kind::kRequester) {
     proton::source_options source;
     source.dynamic(true);
-    receiver_ = connection.open_receiver(
-        "", proton::receiver_options().source(source).credit_window(0));
+    receiver_ =
+        connection.open_receiver("", proton::receiver_options().source(source).credit_window(0));
   }
   return true;
 }

@@ -6,6 +6,7 @@
 #include <random>
 
 #include "amqp/encoded_message.h"
+#include "datawire/stage.h"
 
 namespace datawire {
 
@@ -172,8 +173,7 @@ Delivery SenderShell::Take(const proton::message& message, SendOptions options,
     return Delivery(state);
   };
 
-  const auto ttl = std::chrono::milliseconds(static_cast<int64_t>(message.ttl().milliseconds()));
-  if (ttl.count() > 0) state->expires = now + ttl;
+  state->expires = ExpiryOf(message, now);
   if (asked) state->expires = std::min(state->expires, state->deadline);
   Given given{next_id_++, {state, std::move(asked), {}}, std::move(options.key), false};
   state->id = given.id;

@@ -111,7 +111,8 @@ Result<std::unique_ptr<LinkedService>> LinkedService::Open(
   node->feed = options.feed;
   node->book = std::move(book);
   if (options.tries > 0)
-    node->dead_letters = std::make_shared<DeadLetters>(options.tries, std::move(dead_letters));
+    service->dead_letters_ = node->dead_letters =
+        std::make_shared<DeadLetters>(options.tries, std::move(dead_letters));
   node->deliver = [handlers =
                        service->handlers_](std::vector<std::shared_ptr<Exchange::State>>& states) {
     handlers->Push(states);
@@ -219,6 +220,7 @@ void LinkedService::Stop(std::chrono::milliseconds wait) {
     WaitUntil(shared.changed, lock, BootClock::now() + std::chrono::milliseconds(500), empty);
   }
   handlers_->Stop();
+  if (dead_letters_) dead_letters_->Close();
 }
 
 }  // namespace datawire

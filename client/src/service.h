@@ -82,6 +82,7 @@ class LinkedService final : public Service {
   const Address address_;
   const std::shared_ptr<HandlerThread> handlers_;
   const std::shared_ptr<Shared> shared_ = std::make_shared<Shared>();
+  std::shared_ptr<DeadLetters> dead_letters_;  // null: none
   std::optional<EndpointUrl> url_;
   std::unique_ptr<amqp::Listener> listener_;
   std::mutex stop_mutex_;

@@ -124,6 +124,11 @@ void CarryTrace(const proton::message& from, proton::message& to) {
     SetAnnotation(to, kTracestate, state);
 }
 
+BootTime ExpiryOf(const proton::message& message, BootTime now) {
+  const auto ttl = static_cast<int64_t>(message.ttl().milliseconds());
+  return ttl > 0 ? now + std::chrono::milliseconds(ttl) : BootTime::max();
+}
+
 proton::message DeadLetter(const proton::message& message, const std::string& address,
                            const std::string& reason) {
   proton::message dead = message;

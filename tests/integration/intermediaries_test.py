@@ -156,6 +156,14 @@ class Queues(WithDirectory):
         self.assertEqual([one["body"] for one in got], ["hello", "again"])
         self.assertEqual(got[0]["traceparent"], trace)
 
+    def test_dw_says_why_nothing_can_be_pulled(self):
+        worker = self.stack.enter_context(Worker(self.directory, "//d/work")).ready()
+        with Program("dw", "--directory", self.directory.address, "receive", "--pull", "//d/work") as program:
+            program.wait_for_line(f"{worker.url}: amqp:not-allowed: messages are sent to", 10, "stderr")
+            program.kill(2)
+            self.assertEqual(program.wait(10), 130)
+        self.assertEqual(dw("receive", "--pull", "//d/none", directory=self.directory).code, 2)
+
     def test_poison_goes_to_the_dead_letters_with_its_reason(self):
         dead = self.queue("//d/dead", label="dead")
         queue = self.queue("//d/queue", "--tries", 3, "--dead-letter", "//d/dead")

@@ -37,6 +37,9 @@ void SetTraceparent(proton::message& message, const std::string& traceparent);
 /// Gives `to` the trace context of `from`, unless it has one.
 void CarryTrace(const proton::message& from, proton::message& to);
 
+/// When the time to live of a message that came at `now` ends; without one, never.
+BootTime ExpiryOf(const proton::message& message, BootTime now = BootClock::now());
+
 /// The message as it goes to a dead-letter address: with the annotations `x-opt-dead-reason`,
 /// `x-opt-dead-address` (whose message it was) and `x-opt-dead-tries`.
 proton::message DeadLetter(const proton::message& message, const std::string& address,
