@@ -2,17 +2,11 @@
 
 import contextlib
 import os
-import socket
 
 from harness import programs
-from harness.programs import Program
+from harness.programs import Program, free_port
 
 SERVER = "/usr/lib/rabbitmq/bin/rabbitmq-server"  # the one in PATH changes the user
-
-
-def _free_port():
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        return free.getsockname()[1]
 
 
 class Broker:
@@ -20,13 +14,13 @@ class Broker:
 
     def __enter__(self):
         folder, self._stack = programs.scratch("broker"), contextlib.ExitStack()
-        self._port, names = _free_port(), _free_port()
+        self._port, names = free_port(), free_port()
         with open(os.path.join(folder, "rabbitmq.conf"), "w", encoding="utf-8") as file:
             file.write(f"listeners.tcp.local = 127.0.0.1:{self._port}\namqp1_0.default_user = guest\nlog.console = true\n")
         with open(os.path.join(folder, "plugins"), "w", encoding="utf-8") as file:
             file.write("[rabbitmq_amqp1_0].\n")
         environment = {
-            "HOME": folder, "RABBITMQ_NODENAME": f"dw{self._port}@localhost", "RABBITMQ_DIST_PORT": str(_free_port()),
+            "HOME": folder, "RABBITMQ_NODENAME": f"dw{self._port}@localhost", "RABBITMQ_DIST_PORT": str(free_port()),
             "RABBITMQ_MNESIA_BASE": os.path.join(folder, "mnesia"), "RABBITMQ_LOG_BASE": os.path.join(folder, "log"),
             "RABBITMQ_CONFIG_FILE": os.path.join(folder, "rabbitmq.conf"), "RABBITMQ_PID_FILE": os.path.join(folder, "pid"),
             "RABBITMQ_ENABLED_PLUGINS_FILE": os.path.join(folder, "plugins"), "ERL_EPMD_PORT": str(names),

@@ -11,9 +11,11 @@ import ctypes
 import itertools
 import json
 import os
+import random
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import tempfile
 import time
@@ -86,6 +88,19 @@ def filesystem(path):
             if (path == point or path.startswith(point.rstrip("/") + "/")) and len(point) >= len(best[0]):
                 best = (point, kind)
     return best[1]
+
+
+def free_port():
+    """A port that is free now and that the kernel gives to nobody by itself: for what must be named before it is bound."""
+    while True:
+        port = random.randrange(12_000, 30_000)  # below the ephemeral ones
+        with socket.socket() as one:
+            one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                one.bind(("127.0.0.1", port))
+                return port
+            except OSError:
+                continue
 
 
 def eventually(condition, deadline=10.0, what=None):

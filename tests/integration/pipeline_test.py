@@ -6,12 +6,11 @@ import itertools
 import json
 import os
 import random
-import socket
 import threading
 import time
 
 from harness import cases, programs
-from harness.programs import Directory, Program, dw, eventually
+from harness.programs import Directory, Program, dw, eventually, free_port
 from harness.workers import Flow, Intermediary, Worker
 
 SECONDS = int(os.environ.get("PIPELINE_SECONDS", "15"))
@@ -159,8 +158,7 @@ class Orders(cases.TestCase):
                 print(f"{' '.join(order)}: {time.monotonic() - begun:.1f} s", flush=True)
 
     def start(self, stack, order):
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            port = free.getsockname()[1]
+        port = free_port()
         at = f"127.0.0.1:{port}"
         made = {"directory": Directory(port=port), "queue": Intermediary(at, "queue", "//o/queue", "--data", os.path.join(
             programs.scratch("queue"), "store"), "--to", "//o/work"), "service": Worker(at, "//o/work"),
