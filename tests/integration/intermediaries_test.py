@@ -16,7 +16,8 @@ from harness import cases, programs
 from harness.programs import Directory, Program, dw, eventually
 from harness.workers import Flow, Intermediary, Worker
 
-MESSAGES = int(os.environ.get("QUEUE_MESSAGES", "10000"))
+SANITIZED = any(name in os.environ["DATAWIRE_BIN"] for name in ("asan", "tsan"))
+MESSAGES = int(os.environ.get("QUEUE_MESSAGES", "3000" if SANITIZED else "10000"))
 KILLS = int(os.environ.get("QUEUE_KILLS", "5"))
 
 
