@@ -4,6 +4,7 @@
 #include <memory>
 #include <proton/annotation_key.hpp>
 #include <proton/codec/map.hpp>
+#include <proton/duration.hpp>
 #include <proton/message_id.hpp>
 #include <random>
 
@@ -137,6 +138,7 @@ proton::message DeadLetter(const proton::message& message, const std::string& ad
   SetAnnotation(dead, "x-opt-dead-address", address);
   SetAnnotation(dead, "x-opt-dead-tries", message.delivery_count() + 1);
   dead.delivery_count(0);
+  dead.ttl(proton::duration(0));  // it waits there for somebody to look at it
   return dead;
 }
 

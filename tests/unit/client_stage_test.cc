@@ -163,7 +163,9 @@ TEST_F(StageTest, WhatFailsTooOftenGoesToTheDeadLetterAddressWithTheReason) {
       },
       options);
   const auto sender = Open(To(*service));
-  const DeliveryOutcome outcome = Outcome(sender->Send(proton::message("poison")));
+  proton::message poison("poison");
+  poison.ttl(proton::duration(20'000));
+  const DeliveryOutcome outcome = Outcome(sender->Send(poison));
   EXPECT_EQ(outcome.end, End::kAccepted) << "the dead-letter address has it";
   EXPECT_EQ(outcome.attempts, 3u);
   EXPECT_EQ(tries, 3);
@@ -171,6 +173,7 @@ TEST_F(StageTest, WhatFailsTooOftenGoesToTheDeadLetterAddressWithTheReason) {
   proton::message& message = dead.messages[0];
   EXPECT_EQ(Body(message), "poison");
   EXPECT_EQ(message.delivery_count(), 0u);
+  EXPECT_EQ(message.ttl().milliseconds(), 0u) << "it waits for somebody to look at it";
   const auto said = [&message](const char* name) {
     return proton::to_string(
         message.message_annotations().get(proton::annotation_key{proton::symbol(name)}));

@@ -41,7 +41,7 @@ void CarryTrace(const proton::message& from, proton::message& to);
 BootTime ExpiryOf(const proton::message& message, BootTime now = BootClock::now());
 
 /// The message as it goes to a dead-letter address: with the annotations `x-opt-dead-reason`,
-/// `x-opt-dead-address` (whose message it was) and `x-opt-dead-tries`.
+/// `x-opt-dead-address` (whose message it was) and `x-opt-dead-tries`; it lives for ever.
 proton::message DeadLetter(const proton::message& message, const std::string& address,
                            const std::string& reason);
 
