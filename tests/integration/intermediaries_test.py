@@ -137,11 +137,11 @@ class Queues(WithDirectory):
 
     def test_consumers_that_pull_compete(self):
         queue = self.queue()
-        self.send("//d/queue", *map(str, range(300)))
         pullers = [self.puller(queue, "//d/queue", credit=5) for _ in range(3)]
+        eventually(lambda: queue.metric("consumers") == 3, 30, "three are there")
+        self.send("//d/queue", *map(str, range(300)))
         eventually(lambda: queue.metric("depth") == 0, 30, "all is accepted")
         self.assertEqual(sorted(sum((puller.got for puller in pullers), []), key=int), [str(i) for i in range(300)])
-        self.assertEqual(queue.metric("consumers"), 3)
         self.assertTrue(all(len(puller.got) > 30 for puller in pullers), [len(puller.got) for puller in pullers])
 
     def test_dw_sends_to_it_and_pulls_from_it_and_the_trace_goes_through(self):
