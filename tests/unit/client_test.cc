@@ -172,13 +172,12 @@ TEST_F(ClientTest, AnInlineHandlerRunsWhereMessagesComeInAndStopWaitsForIt) {
   for (int i = 0; i < 10; ++i)
     EXPECT_EQ(Outcome(sender->Send(proton::message("x"))).end, End::kAccepted);
   EXPECT_EQ(Outcome(sender->Send(proton::message("throw"))).attempts, 2u);
-  Delivery last = sender->Send(proton::message("wait"));
+  sender->Send(proton::message("wait"));
   busy.get_future().get();
-  auto stopped = std::async([&] { service->Stop(5s); });
-  EXPECT_EQ(stopped.wait_for(50ms), std::future_status::timeout);
+  auto stopped = std::async([&] { service->Stop(1ms); });
+  EXPECT_EQ(stopped.wait_for(800ms), std::future_status::timeout) << "the handler runs";
   go_on.set_value();
   stopped.get();
-  EXPECT_EQ(last.Wait().end, End::kAccepted);
   EXPECT_EQ(threads.size(), 1u) << "one I/O thread";
 }
 

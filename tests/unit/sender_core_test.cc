@@ -325,13 +325,14 @@ TEST_F(SenderCoreTest, EveryMessageEndsOnceUnderRandomFaults) {
 
 TEST_F(SenderCoreTest, WhatOutlivesItsTimeToLiveIsPutOnNoLink) {
   Answer({At(1)});
+  Give(9);  // waits before it, for ever
   core_->Give(1, "", now_ + 30s, now_ + 100ms);
   Pump();
   Pass(100ms);
   EXPECT_EQ(Ended(1), End::kNotSent);
   EXPECT_NE(ends_[1].description.find("time to live"), std::string::npos);
   Open(1);
-  EXPECT_TRUE(order_.empty());
+  EXPECT_EQ(order_, std::vector<uint64_t>{9});
 }
 
 TEST_F(SenderCoreTest, OnALinkItIsStillSettledAfterItsTimeToLive) {
