@@ -53,7 +53,7 @@ class WithDirectory(cases.TestCase):
 class Pipelines(WithDirectory):
     def test_three_stages_lose_nothing_while_one_is_killed_or_frozen_each_second(self):
         stages = [self.stage(f"//p/{here}", f"//p/{there}", f"{here}{i}") for here, there in ("ab", "bc") for i in range(2)]
-        workers = [self.worker("//p/c", 5, label=f"c{i}") for i in range(2)]
+        workers = [self.worker("//p/c", 150, label=f"c{i}") for i in range(2)]  # so each stage has some 15 that are not settled
         flow = self.flow("//p/a", 200 * SECONDS, 200)
         eventually(lambda: len(flow.accepted()) > 100, 30, "the stream runs")
         begun, kills, frozen = time.monotonic(), 0, []
