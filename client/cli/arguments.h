@@ -11,6 +11,7 @@
 
 #include "check.h"
 #include "completion.h"
+#include "datawire/duration.h"
 #include "datawire/result.h"
 #include "datawire/revision.h"
 #include "datawire/tls_files.h"
@@ -72,8 +73,6 @@ Result<Arguments> ParseArguments(int argc, const char* const* argv, std::string*
 /// What ParseArguments takes.
 CommandShape ShapeOfDw();
 
-/// `500ms`, `5s`, `2m`, `1h`; a plain number is refused: its unit would be a guess.
-Result<std::chrono::milliseconds> ParseDuration(std::string_view text);
 /// `E:N`.
 Result<Revision> ParseRevision(std::string_view text);
 

@@ -3,15 +3,13 @@
 #include <csignal>
 #include <cstdio>
 
+#include "datawire/duration.h"
 #include "http/server.h"
 
 namespace datawire::intermediaries {
 namespace {
 
 constexpr std::chrono::milliseconds kLook{100};  // between looks at whether it is over
-
-const std::map<std::string, int64_t> kUnits = {
-    {"ms", 1}, {"s", 1000}, {"m", 60'000}, {"h", 3'600'000}};
 
 sigset_t Ends() {
   sigset_t ends;
@@ -21,13 +19,6 @@ sigset_t Ends() {
   return ends;
 }
 
-std::vector<std::string> Split(const std::string& list) {
-  std::vector<std::string> out;
-  std::stringstream in(list);
-  for (std::string one; std::getline(in, one, ',');) out.push_back(one);
-  return out;
-}
-
 }  // namespace
 
 Program::Program(const std::string& name, const std::string& what) : name_(name), flags_(what) {
@@ -35,7 +26,8 @@ Program::Program(const std::string& name, const std::string& what) : name_(name)
   pthread_sigmask(SIG_BLOCK, &ends, nullptr);  // before there are threads, so that none takes it
   std::signal(SIGPIPE, SIG_IGN);
   flags_.set_version_flag("--version", DATAWIRE_VERSION);
-  flags_.add_option("--directory", directory_, "HOST:PORT[,...]; else found as the library does");
+  flags_.add_option("--directory", directory_, "HOST:PORT[,...]; else found as the library does")
+      ->delimiter(',');
   flags_.add_option("--tls-cert", tls_.cert, "certificate chain, PEM");
   flags_.add_option("--tls-key", tls_.key, "its key");
   flags_.add_option("--tls-ca", tls_.ca, "who signs the peers' certificates");
@@ -54,16 +46,9 @@ CLI::Option* Program::Duration(const std::string& flag, std::chrono::millisecond
       .add_option_function<std::string>(
           flag,
           [&to, flag](const std::string& text) {
-            size_t end = 0;
-            int64_t number = -1;
-            try {
-              number = std::stoll(text, &end);
-            } catch (const std::exception&) {
-            }
-            const auto unit = kUnits.find(text.substr(std::min(end, text.size())));
-            if (number < 0 || number > 1'000'000'000 || unit == kUnits.end())
-              throw CLI::ValidationError(flag, Shown(text) + " is no duration such as 500ms or 5s");
-            to = std::chrono::milliseconds(number * unit->second);
+            const auto value = ParseDuration(text);
+            if (!value.ok()) throw CLI::ValidationError(flag, value.status().message());
+            to = *value;
           },
           what + " (default " + std::to_string(to.count()) + "ms)")
       ->type_name("DURATION");
@@ -82,7 +67,7 @@ std::optional<int> Program::Parse(int argc, char** argv) {
 
 ClientOptions Program::client_options() const {
   ClientOptions options;
-  options.resolver.directory = Split(directory_);
+  options.resolver.directory = directory_;
   options.resolver.tls = tls_;
   options.program = name_;
   return options;

@@ -40,7 +40,8 @@ class Program {
  private:
   const std::string name_;
   CLI::App flags_;
-  std::string directory_, listen_ = "127.0.0.1:0", announce_, http_;
+  std::vector<std::string> directory_;
+  std::string listen_ = "127.0.0.1:0", announce_, http_;
   TlsFiles tls_;
   uint32_t credit_ = limits::kServiceCredit;
   std::chrono::milliseconds stop_most_{10'000};

@@ -50,7 +50,7 @@ Result<std::unique_ptr<Queue>> Queue::Open(std::unique_ptr<QueueStore> store, Op
   }));
   DW_RETURN_IF_ERROR(broken);
   queue->NoteFigures();
-  queue->thread_ = std::thread([raw = queue.get()] { raw->Run(); });
+  queue->turns_.Start([raw = queue.get()] { return raw->Turn(); });
   return queue;
 }
 
@@ -58,18 +58,9 @@ Queue::~Queue() {
   Stop();
 }
 
-void Queue::Post(const std::function<void()>& change) {
-  {
-    const std::lock_guard lock(mutex_);
-    change();
-    news_ = true;
-  }
-  wake_.notify_one();
-}
-
 Handler Queue::handler() {
   return [this](Exchange exchange) {
-    Post([&] {
+    turns_.Note([&] {
       if (!closed_) came_.push_back(std::move(exchange));  // else it is released
     });
   };
@@ -78,58 +69,46 @@ Handler Queue::handler() {
 Feed Queue::feed() {
   return {.attached =
               [this](const std::shared_ptr<Outlet>& outlet) {
-                Post([&] { outlets_.push_back(outlet); });
+                turns_.Note([&] { outlets_.push_back(outlet); });
               },
-          .credit = [this](const std::shared_ptr<Outlet>&) { Post([] {}); },
+          .credit = [this](const std::shared_ptr<Outlet>&) { turns_.Note([] {}); },
           .detached =
               [this](const std::shared_ptr<Outlet>& outlet) {
-                Post([&] { std::erase(outlets_, outlet); });
+                turns_.Note([&] { std::erase(outlets_, outlet); });
               }};
 }
 
 void Queue::TakeNoMore() {
-  Post([this] { closed_ = true; });
+  turns_.Note([this] { closed_ = true; });
 }
 
 void Queue::Stop() {
-  Post([this] { closed_ = stopping_ = true; });
-  if (thread_.joinable()) thread_.join();
-}
-
-bool Queue::Wait() {
-  std::unique_lock lock(mutex_);
-  const auto ready = [this] { return news_ || stopping_; };
-  const bool more = !taken_.empty() && core_.depth() < options_.depth;
-  if (more && !failing_) return !stopping_;
-  std::optional<BootTime> until = core_.NextWake();
-  if (failing_ || !taken_.empty())  // those whose senders have gone are let go of
-    until = std::min(until.value_or(BootTime::max()), BootClock::now() + kStoreAgain);
-  if (!until) {
-    wake_.wait(lock, ready);
-  } else if (const auto left = *until - BootClock::now(); left > left.zero()) {
-    wake_.wait_for(lock, left, ready);
-  }
-  news_ = false;
-  return !stopping_;
-}
-
-void Queue::Run() {
-  while (Wait()) {
-    Settle();
-    Store();
-    GiveOut();
-    NoteFigures();
-  }
+  TakeNoMore();
+  turns_.Stop();
   Settle();  // what was accepted until now is removed
 }
 
+std::optional<BootTime> Queue::Turn() {
+  const BootTime now = BootClock::now();
+  core_.Wake(now);
+  Settle();
+  Store();
+  GiveOut();
+  NoteFigures();
+  const std::optional<BootTime> next = core_.NextWake();
+  if (taken_.empty()) return next;
+  if (!failing_ && core_.depth() < options_.depth) return now;  // the next batch
+  // Full: those whose senders have gone are let go of.
+  return std::min(next.value_or(BootTime::max()), now + kStoreAgain);
+}
+
 void Queue::Store() {
-  {
-    const std::lock_guard lock(mutex_);
+  const bool closed = turns_.Look([this] {
     std::move(came_.begin(), came_.end(), std::back_inserter(taken_));
     came_.clear();
-    if (closed_) taken_.clear();  // released
-  }
+    return closed_;
+  });
+  if (closed) taken_.clear();  // released
   std::erase_if(taken_, [](const Exchange& exchange) { return exchange.abandoned(); });
   const size_t depth = core_.depth();
   const size_t room = depth < options_.depth ? options_.depth - depth : 0;
@@ -164,10 +143,7 @@ void Queue::Store() {
 
 void Queue::Settle() {
   std::vector<Settled> settled;
-  {
-    const std::lock_guard lock(mutex_);
-    settled.swap(settled_);
-  }
+  turns_.Look([&] { settled.swap(settled_); });
   const BootTime now = BootClock::now();
   for (Settled& one : settled) {
     if (one.pushed) --pushed_;
@@ -214,28 +190,29 @@ void Queue::Bury(uint64_t number, const std::string& reason) {
     return;
   }
   const proton::message message = Decoded(*encoded);
-  dead_letters_->Send(DeadLetter(message, options_.address, reason),
-                      {.done = [this, number](const DeliveryOutcome& outcome) {
-                        Post([&] { settled_.push_back({number, VerdictOf(outcome), true}); });
-                      }});
+  dead_letters_->Send(
+      DeadLetter(message, options_.address, reason),
+      {.done = [this, number](const DeliveryOutcome& outcome) {
+        turns_.Note([&] { settled_.push_back({number, VerdictOf(outcome), true}); });
+      }});
 }
 
 /// The next consumer, in turn, that has credit.
 std::shared_ptr<Outlet> Queue::Choose() {
-  const std::lock_guard lock(mutex_);
-  for (size_t i = 0; i < outlets_.size(); ++i) {
-    const auto& outlet = outlets_[++turn_ % outlets_.size()];
-    if (outlet->credit() > 0) return outlet;
-  }
-  return nullptr;
+  return turns_.Look([this]() -> std::shared_ptr<Outlet> {
+    for (size_t i = 0; i < outlets_.size(); ++i) {
+      const auto& outlet = outlets_[++turn_ % outlets_.size()];
+      if (outlet->credit() > 0) return outlet;
+    }
+    return nullptr;
+  });
 }
 
 void Queue::GiveOut() {
-  const BootTime now = BootClock::now();
   while (true) {
     const std::shared_ptr<Outlet> to = Choose();
     if (!to && !(push_ && pushed_ < options_.window)) return;
-    const auto next = core_.Take(now);
+    const auto next = core_.Take();
     if (!next) return;
     Give(*next, to);
   }
@@ -250,7 +227,7 @@ void Queue::Give(const QueueCore::Next& next, const std::shared_ptr<Outlet>& to)
   ++figures_.given;
   proton::message message = Decoded(*encoded);
   const auto settled = [this, number = next.number](Verdict verdict, bool pushed) {
-    Post([&] { settled_.push_back({number, std::move(verdict), false, pushed}); });
+    turns_.Note([&] { settled_.push_back({number, std::move(verdict), false, pushed}); });
   };
   if (to) {
     return to->Give(message, next.deliveries,
@@ -267,8 +244,7 @@ void Queue::NoteFigures() {
   figures_.depth = core_.depth();
   figures_.out = core_.out();
   figures_.held = taken_.size();
-  const std::lock_guard lock(mutex_);
-  figures_.consumers = outlets_.size();
+  figures_.consumers = turns_.Look([this] { return outlets_.size(); });
 }
 
 }  // namespace datawire::intermediaries

@@ -1,18 +1,16 @@
 #pragma once
 
 #include <atomic>
-#include <condition_variable>
 #include <deque>
 #include <map>
 #include <memory>
-#include <mutex>
 #include <string>
-#include <thread>
 #include <vector>
 
 #include "datawire/stage.h"
 #include "queue_core.h"
 #include "queue_store.h"
+#include "turns.h"
 
 namespace datawire::intermediaries {
 
@@ -61,10 +59,7 @@ class Queue {
   Queue(std::unique_ptr<QueueStore> store, Options options, Sender* push, Sender* dead_letters,
         std::function<void(const std::string&)> tell);
 
-  void Post(const std::function<void()>& change);
-  void Run();
-  bool Wait();
-  // Its thread only.
+  std::optional<BootTime> Turn();
   void Store();
   void Settle();
   void GiveOut();
@@ -88,13 +83,12 @@ class Queue {
   std::vector<uint64_t> done_;  // to be removed
   bool failing_ = false;
 
-  std::mutex mutex_;
-  std::condition_variable wake_;
-  std::vector<Exchange> came_;                             // guarded by mutex_; bounded by credit
-  std::vector<Settled> settled_;                           // guarded by mutex_; bounded by credit
-  std::vector<std::shared_ptr<Outlet>> outlets_;           // guarded by mutex_
-  bool news_ = false, closed_ = false, stopping_ = false;  // guarded by mutex_
-  std::thread thread_;
+  // Changed by Note and Look only.
+  std::vector<Exchange> came_;    // bounded by credit
+  std::vector<Settled> settled_;  // bounded by credit
+  std::vector<std::shared_ptr<Outlet>> outlets_;
+  bool closed_ = false;
+  Turns turns_;  // last: it ends before the rest
 };
 
 }  // namespace datawire::intermediaries

@@ -11,16 +11,14 @@ void QueueCore::Add(Number number, uint32_t deliveries, BootTime expires) {
   if (expires != BootTime::max()) expiries_.emplace(expires, number);
 }
 
-/// Brings back those whose pause is over.
-void QueueCore::Ready(BootTime now) {
+void QueueCore::Wake(BootTime now) {
   while (!waiting_.empty() && waiting_.begin()->first <= now) {
     ready_.insert(waiting_.begin()->second);
     waiting_.erase(waiting_.begin());
   }
 }
 
-std::optional<QueueCore::Next> QueueCore::Take(BootTime now) {
-  Ready(now);
+std::optional<QueueCore::Next> QueueCore::Take() {
   if (ready_.empty()) return std::nullopt;
   auto node = ready_.extract(ready_.begin());
   const Next next{node.key(), node.mapped().deliveries};

@@ -24,12 +24,15 @@ class QueueCore {
   /// It is stored, and `deliveries` were tried before.
   void Add(Number number, uint32_t deliveries, BootTime expires = BootTime::max());
 
+  /// Lets those go out again whose pause is over.
+  void Wake(BootTime now);
+
   struct Next {
     Number number;
     uint32_t deliveries;  ///< tried before, to be added to its delivery-count
   };
   /// The oldest that may go out, which then is out; it is to be settled.
-  std::optional<Next> Take(BootTime now);
+  std::optional<Next> Take();
 
   enum class Fate {
     kDone,  ///< to be removed
@@ -44,7 +47,7 @@ class QueueCore {
 
   /// Those whose time to live has passed and that are not out; they become dead, as above.
   std::optional<Number> TakeExpired(BootTime now);
-  /// When Take or TakeExpired may say more without another event.
+  /// When Wake or TakeExpired have something to do.
   std::optional<BootTime> NextWake() const;
 
   size_t depth() const { return ready_.size() + waiting_.size() + out_.size(); }
@@ -55,8 +58,6 @@ class QueueCore {
     uint32_t deliveries = 0, pauses = 0;
     BootTime expires;
   };
-  void Ready(BootTime now);
-
   const Options options_;
   std::map<Number, Entry> ready_;
   std::multimap<BootTime, std::pair<Number, Entry>> waiting_;

@@ -17,25 +17,16 @@ Verdict VerdictOf(const DeliveryOutcome& outcome) {
 Topic::Topic(Options options, std::vector<Sender*> targets) : options_(options) {
   for (Sender* target : targets) subscribers_[next_++].target = target;
   figures_.subscribers = subscribers_.size();
-  thread_ = std::thread([this] { Run(); });
+  turns_.Start([this] { return Turn(); });
 }
 
 Topic::~Topic() {
   Stop();
 }
 
-void Topic::Post(const std::function<void()>& change) {
-  {
-    const std::lock_guard lock(mutex_);
-    change();
-    news_ = true;
-  }
-  wake_.notify_one();
-}
-
 Handler Topic::handler() {
   return [this](Exchange exchange) {
-    Post([&] {
+    turns_.Note([&] {
       if (!closed_) came_.push_back(std::move(exchange));  // else it is released
     });
   };
@@ -44,61 +35,47 @@ Handler Topic::handler() {
 Feed Topic::feed() {
   return {.attached =
               [this](const std::shared_ptr<Outlet>& outlet) {
-                Post([&] { attached_.push_back(outlet); });
+                turns_.Note([&] { attached_.push_back(outlet); });
               },
-          .credit = [this](const std::shared_ptr<Outlet>&) { Post([] {}); },
+          .credit = [this](const std::shared_ptr<Outlet>&) { turns_.Note([] {}); },
           .detached =
               [this](const std::shared_ptr<Outlet>& outlet) {
-                Post([&] { gone_.push_back(outlet); });
+                turns_.Note([&] { gone_.push_back(outlet); });
               }};
 }
 
 void Topic::TakeNoMore() {
-  Post([this] { closed_ = true; });
+  turns_.Note([this] { closed_ = true; });
 }
 
 void Topic::Stop() {
-  Post([this] { closed_ = stopping_ = true; });
-  if (thread_.joinable()) thread_.join();
+  TakeNoMore();
+  turns_.Stop();
 }
 
-void Topic::Run() {
-  while (true) {
-    {
-      std::unique_lock lock(mutex_);
-      const auto ready = [this] { return news_ || stopping_; };
-      const std::optional<BootTime> until = NextWake();
-      if (!until) {
-        wake_.wait(lock, ready);
-      } else if (const auto left = *until - BootClock::now(); left > left.zero()) {
-        wake_.wait_for(lock, left, ready);
-      }
-      news_ = false;
-      if (stopping_) return;
-    }
-    TakeEvents();
-    const BootTime now = BootClock::now();
-    CutOffTheSlow(now);
-    for (auto& [id, subscriber] : subscribers_) HandOut(id, subscriber, now);
-    uint64_t waiting = 0;
-    for (const auto& [id, subscriber] : subscribers_)
-      waiting = std::max<uint64_t>(waiting, subscriber.waiting.size() + subscriber.out.size());
-    figures_.waiting = waiting;
-    figures_.subscribers = subscribers_.size();
-  }
+std::optional<BootTime> Topic::Turn() {
+  TakeEvents();
+  const BootTime now = BootClock::now();
+  CutOffTheSlow(now);
+  for (auto& [id, subscriber] : subscribers_) HandOut(id, subscriber, now);
+  uint64_t waiting = 0;
+  for (const auto& [id, subscriber] : subscribers_)
+    waiting = std::max<uint64_t>(waiting, subscriber.waiting.size() + subscriber.out.size());
+  figures_.waiting = waiting;
+  figures_.subscribers = subscribers_.size();
+  return NextWake();
 }
 
 void Topic::TakeEvents() {
   std::vector<Exchange> came;
   std::vector<Settled> settled;
   std::vector<std::shared_ptr<Outlet>> attached, gone;
-  {
-    const std::lock_guard lock(mutex_);
+  turns_.Look([&] {
     came.swap(came_);
     settled.swap(settled_);
     attached.swap(attached_);
     gone.swap(gone_);
-  }
+  });
   const BootTime now = BootClock::now();
   for (Settled& one : settled) Hear(one, now);
   for (auto& outlet : attached) subscribers_[next_++].outlet = std::move(outlet);
@@ -130,7 +107,7 @@ void Topic::HandOut(uint64_t id, Subscriber& subscriber, BootTime now) {
     const uint64_t number = next_++;
     const proton::message& message = next.message->input.message();
     const auto settled = [this, id, number](Verdict verdict) {
-      Post([&] { settled_.push_back({id, number, std::move(verdict)}); });
+      turns_.Note([&] { settled_.push_back({id, number, std::move(verdict)}); });
     };
     ++figures_.given;
     const auto& kept = subscriber.out.emplace(number, std::move(next)).first->second;

@@ -1,16 +1,14 @@
 #pragma once
 
 #include <atomic>
-#include <condition_variable>
 #include <deque>
 #include <map>
 #include <memory>
-#include <mutex>
 #include <string>
-#include <thread>
 #include <vector>
 
 #include "datawire/stage.h"
+#include "turns.h"
 
 namespace datawire::intermediaries {
 
@@ -65,9 +63,8 @@ class Topic {
     Verdict verdict;
   };
 
-  void Post(const std::function<void()>& change);
-  void Run();
-  // Its thread only.
+  // In the turn.
+  std::optional<BootTime> Turn();
   void TakeEvents();
   void Publish(Exchange exchange, BootTime now);
   void HandOut(uint64_t id, Subscriber& subscriber, BootTime now);
@@ -79,17 +76,16 @@ class Topic {
 
   const Options options_;
   Figures figures_;
-  // Its thread only.
+  // In the turn.
   std::map<uint64_t, Subscriber> subscribers_;
   uint64_t next_ = 1;
 
-  std::mutex mutex_;
-  std::condition_variable wake_;
-  std::vector<Exchange> came_;                             // guarded by mutex_; bounded by credit
-  std::vector<Settled> settled_;                           // guarded by mutex_; bounded by credit
-  std::vector<std::shared_ptr<Outlet>> attached_, gone_;   // guarded by mutex_
-  bool news_ = false, closed_ = false, stopping_ = false;  // guarded by mutex_
-  std::thread thread_;
+  // Changed by Note and Look only.
+  std::vector<Exchange> came_;    // bounded by credit
+  std::vector<Settled> settled_;  // bounded by credit
+  std::vector<std::shared_ptr<Outlet>> attached_, gone_;
+  bool closed_ = false;
+  Turns turns_;  // last: it ends before the rest
 };
 
 }  // namespace datawire::intermediaries

@@ -48,8 +48,7 @@ void Exchange::State::Fail(const std::string& reason) {
 
 bool Exchange::State::Expired(BootTime now) {
   if (expires > now) return false;
-  Answer({Settle::Kind::kReject, "its time to live passed before it was worked on",
-          datawire::kExpired});
+  Answer({Settle::Kind::kReject, "its time to live passed before it was worked on", kExpired});
   return true;
 }
 

@@ -13,7 +13,7 @@ milliseconds Doubled(milliseconds least, milliseconds most, uint32_t times) {
   return std::min(most, least * (int64_t{1} << std::min(times, 16u)));
 }
 
-constexpr const char* kExpired = "its time to live passed";
+constexpr const char* kTimeToLivePassed = "its time to live passed";
 
 constexpr auto kLater = std::greater<std::pair<BootTime, SenderCore::MessageId>>();
 
@@ -244,9 +244,10 @@ void SenderCore::End(MessageId id, DeliveryEnd end, std::string condition,
   }
   DeliveryOutcome outcome{end, std::move(condition), std::move(description),
                           std::move(it->second.last_peer), it->second.attempts};
-  live_bytes_ -= it->second.bytes;
+  const size_t bytes = it->second.bytes;
+  live_bytes_ -= bytes;
   messages_.erase(it);
-  actions_.emplace_back(Finish{id, std::move(outcome)});
+  actions_.emplace_back(Finish{id, std::move(outcome), bytes});
 }
 
 /// What is known about a message that nobody settled for good.
@@ -302,7 +303,7 @@ void SenderCore::Expire(BootTime now) {
     if (message.deadline <= now) {
       EndUnsettled(id, "the deadline passed");
     } else if (message.expires <= now && message.where != Where::kOnLink) {
-      EndUnsettled(id, kExpired);
+      EndUnsettled(id, kTimeToLivePassed);
     }
   }
 }
@@ -372,7 +373,7 @@ void SenderCore::Assign(BootTime now) {
 
 SenderCore::Step SenderCore::AssignOne(MessageId id, Message& message, BootTime now) {
   if (message.expires <= now) {  // it came back from a link
-    EndUnsettled(id, kExpired);
+    EndUnsettled(id, kTimeToLivePassed);
     return Step::kGone;
   }
   std::span<const Candidate> candidates = candidates_;

@@ -75,6 +75,7 @@ class SenderCore {
   struct Finish {
     MessageId id;
     DeliveryOutcome outcome;
+    size_t bytes;
   };
   /// An endpoint was ejected for so long; to be told.
   struct Ejected {

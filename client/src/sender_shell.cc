@@ -227,7 +227,8 @@ Status SenderShell::Encode(const proton::message& message, Given& given) const {
 Status SenderShell::WaitForRoom(std::unique_lock<std::mutex>& lock, BootTime until) {
   const auto room = [this] {
     // Before the turn has dropped any there may be two buffers full, no more.
-    const bool drops = options_.when_full == WhenFull::kDropOldest && displacing_ < options_.buffer;
+    const bool drops = options_.when_full == WhenFull::kDropOldest &&
+                       displacing_ < options_.buffer && bytes_ / 2 < options_.buffer_bytes;
     return closed_ || drops || !Full();
   };
   while (!room()) {
@@ -282,7 +283,7 @@ void SenderShell::Turn() {
     const auto* finish = std::get_if<SenderCore::Finish>(&action);
     if (!finish) continue;
     ++ended;
-    bytes += flights_.at(finish->id).state->encoded.size();
+    bytes += finish->bytes;
   }
   {
     // Before anybody learns of an end: who does finds it counted, and room for another message.

@@ -233,7 +233,7 @@ class Queues(WithDirectory):
         for args, code, words in ((["//d/q"], 1, "--data"), (["//d/q", "--data", data], 4, "lock"),
                                   (["d/q", "--data", foreign], 1, "address"), (["//d/q", "--data", "/proc/x"], 4, "/proc/x"),
                                   (["//d/q", "--data", foreign, "--slow", "1s"], 1, "--slow"),
-                                  (["//d/q", "--data", foreign, "--stop-timeout", "soon"], 1, "no duration"),
+                                  (["//d/q", "--data", foreign, "--stop-timeout", "soon"], 1, "`soon` is not a whole number with a unit"),
                                   (["//d/q", "--data", foreign, "--listen", f"127.0.0.1:{busy.getsockname()[1]}"], 4, "in use")):
             with Program("datawire-queue", *args, "--directory", self.directory.address) as program:
                 self.assertEqual(program.wait(10), code, program.tail())

@@ -1,4 +1,5 @@
 #include <gtest/gtest.h>
+#include <rocksdb/db.h>
 
 #include <filesystem>
 
@@ -15,7 +16,8 @@ using Kind = Verdict::Kind;
 class QueueCoreTest : public testing::Test {
  protected:
   uint64_t Take() {
-    const auto next = core_.Take(now_);
+    core_.Wake(now_);
+    const auto next = core_.Take();
     return next ? next->number : 0;
   }
   Fate Settle(uint64_t number, Kind kind) { return core_.Settled(number, {kind, "", ""}, now_); }
@@ -41,7 +43,7 @@ TEST_F(QueueCoreTest, WhatADeadConsumerHadIsNextWithOneDeliveryMore) {
   core_.Add(2, 0);
   Take();
   EXPECT_EQ(Settle(1, Kind::kLost), Fate::kWaits);
-  const auto next = core_.Take(now_);
+  const auto next = core_.Take();
   ASSERT_TRUE(next);
   EXPECT_EQ(next->number, 1u);
   EXPECT_EQ(next->deliveries, 1u);
@@ -50,7 +52,9 @@ TEST_F(QueueCoreTest, WhatADeadConsumerHadIsNextWithOneDeliveryMore) {
 TEST_F(QueueCoreTest, WhatIsGivenBackWaitsAGrowingWhileAndCountsNoTry) {
   core_.Add(1, 0);
   for (const auto pause : {50ms, 100ms, 200ms, 400ms, 800ms, 1000ms, 1000ms}) {
-    const auto next = core_.Take(now_);
+    core_.Wake(now_);
+    EXPECT_FALSE(core_.NextWake()) << "there is nothing to wait for, also without a consumer";
+    const auto next = core_.Take();
     ASSERT_TRUE(next);
     EXPECT_EQ(next->deliveries, 0u);
     EXPECT_EQ(Settle(1, Kind::kReleased), Fate::kWaits);
@@ -123,8 +127,17 @@ TEST_F(QueueStoreTest, HoldsWhatWasAppendedAndNotRemovedInOrder) {
 }
 
 TEST_F(QueueStoreTest, AFolderThatIsNoneOfAQueueIsRefused) {
-  std::filesystem::create_directories(folder_);
-  std::filesystem::permissions(folder_, std::filesystem::perms::owner_all);
+  {
+    rocksdb::Options options;
+    options.create_if_missing = true;
+    rocksdb::DB* db = nullptr;
+    ASSERT_TRUE(rocksdb::DB::Open(options, folder_, &db).ok());
+    const std::unique_ptr<rocksdb::DB> foreign(db);
+    ASSERT_TRUE(foreign->Put({}, "theirs", "1").ok());
+  }
+  const Status refused = QueueStore::Open(folder_).status();
+  EXPECT_EQ(refused.code(), Code::kInvalid);
+  EXPECT_NE(refused.message().find("something else"), std::string::npos) << refused.message();
   EXPECT_EQ(QueueStore::Open("/proc/none").status().code(), Code::kUnavailable);
 }
 
