@@ -6,6 +6,7 @@
 #include <mutex>
 #include <proton/delivery.hpp>
 #include <proton/message.hpp>
+#include <proton/tracker.hpp>
 #include <string>
 #include <vector>
 
@@ -51,6 +52,9 @@ struct Settle {
 /// On the strand of its connection.
 void Apply(const Settle& how, proton::delivery& delivery);
 void Note(const Settle& how, LinkBook::Page& page);
+/// How the peer settled what was sent; without an outcome, as modified with delivery-failed. On the
+/// strand of its connection; the page counts it.
+SenderCore::Outcome OutcomeOf(const proton::tracker& tracker, LinkBook::Page& page);
 
 /// A link of ours on a shared connection. Thread-safe; what is asked of a lost one is dropped.
 class PeerLink {

@@ -4,21 +4,20 @@
 
 #include "amqp/encoded_message.h"
 #include "amqp/proton_extras.h"
+#include "links.h"
 
 namespace datawire {
 
 namespace {
 
-Verdict VerdictOf(const proton::tracker& tracker) {
-  using From = amqp::RemoteOutcome::Kind;
+Verdict VerdictOf(SenderCore::Outcome outcome) {
+  using From = SenderCore::Outcome::Kind;
   using To = Verdict::Kind;
-  amqp::RemoteOutcome remote = amqp::Outcome(tracker);
-  Verdict verdict{To::kFailed, std::move(remote.condition), std::move(remote.description)};
-  if (remote.kind == From::kAccepted) verdict.kind = To::kAccepted;
-  if (remote.kind == From::kRejected) verdict.kind = To::kRejected;
-  if (remote.kind == From::kReleased) verdict.kind = To::kReleased;
-  if (remote.kind == From::kModified && !remote.failed) verdict.kind = To::kReleased;
-  return verdict;  // settled without an outcome: as failed
+  Verdict verdict{To::kReleased, std::move(outcome.condition), std::move(outcome.description)};
+  if (outcome.kind == From::kAccepted) verdict.kind = To::kAccepted;
+  if (outcome.kind == From::kRejected) verdict.kind = To::kRejected;
+  if (outcome.kind == From::kModified && outcome.failed) verdict.kind = To::kFailed;
+  return verdict;
 }
 
 }  // namespace
@@ -82,14 +81,7 @@ void LinkOutlet::Send(const std::vector<char>& encoded, Done done) {
 void LinkOutlet::Settled(const proton::tracker& tracker) {
   const auto node = given_out_.extract(amqp::TagOf(tracker));
   if (!node) return;
-  const Verdict verdict = VerdictOf(tracker);
-  if (verdict.kind == Verdict::Kind::kAccepted)
-    page_->Accepted();
-  else if (verdict.kind == Verdict::Kind::kRejected)
-    page_->Rejected();
-  else
-    page_->GivenBack();
-  node.mapped()(verdict);
+  node.mapped()(VerdictOf(OutcomeOf(tracker, *page_)));
 }
 
 void LinkOutlet::Close(const std::string& condition, const std::string& why) {

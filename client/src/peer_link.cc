@@ -12,9 +12,7 @@
 
 namespace datawire {
 
-namespace {
-
-SenderCore::Outcome OutcomeOf(const proton::tracker& tracker) {
+SenderCore::Outcome OutcomeOf(const proton::tracker& tracker, LinkBook::Page& page) {
   using From = amqp::RemoteOutcome::Kind;
   using To = SenderCore::Outcome::Kind;
   amqp::RemoteOutcome remote = amqp::Outcome(tracker);
@@ -41,10 +39,14 @@ SenderCore::Outcome OutcomeOf(const proton::tracker& tracker) {
       outcome.failed = true;
       break;
   }
+  if (outcome.kind == To::kAccepted)
+    page.Accepted();
+  else if (outcome.kind == To::kRejected)
+    page.Rejected();
+  else
+    page.GivenBack();
   return outcome;
 }
-
-}  // namespace
 
 void Apply(const Settle& how, proton::delivery& delivery) {
   switch (how.kind) {
@@ -171,14 +173,7 @@ void LinkOfPeer::Forget(uint64_t id) {
 void LinkOfPeer::OnSettled(const proton::tracker& tracker) {
   const uint64_t id = amqp::TagOf(tracker);
   if (id == 0) return;
-  SenderCore::Outcome outcome = OutcomeOf(tracker);
-  if (outcome.kind == SenderCore::Outcome::Kind::kAccepted)
-    page_->Accepted();
-  else if (outcome.kind == SenderCore::Outcome::Kind::kRejected)
-    page_->Rejected();
-  else
-    page_->GivenBack();
-  events_->OnSettled(id, std::move(outcome));
+  events_->OnSettled(id, OutcomeOf(tracker, *page_));
 }
 
 void LinkOfPeer::OnMessage(proton::delivery& delivery, proton::message& message) {
